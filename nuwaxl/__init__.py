@@ -1,0 +1,83 @@
+"""Long films from text: keyframes over the whole timeline, then every gap between them.
+
+`import nuwaxl` loads no network library; each public name loads its module on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
+
+    from nuwaxl.coarse_to_fine import Orchestrator, SegmentJob, SegmentModel
+    from nuwaxl.denoiser import SegmentDenoiser
+    from nuwaxl.models.autoencoder import TemporalAutoencoderKL
+    from nuwaxl.models.mask_unet3d import MaskUNet3D
+    from nuwaxl.models.prompt_adapter import PromptAdapter
+    from nuwaxl.pipeline import LongVideoPipeline
+    from nuwaxl.sampling import SamplingConfig
+    from nuwaxl.store import MemoryStore, SegmentStore
+    from nuwaxl.storyline import Storyline
+    from nuwaxl.timeline import Segment, Timeline
+    from nuwaxl.video import VideoWriter, contact_sheet, read_video, write_video
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "LongVideoPipeline": "nuwaxl.pipeline",
+    "MaskUNet3D": "nuwaxl.models.mask_unet3d",
+    "MemoryStore": "nuwaxl.store",
+    # diffusers saves our models as ["nuwaxl", "MaskUNet3D"] and then looks for the base class here.
+    "ModelMixin": "diffusers",
+    "Orchestrator": "nuwaxl.coarse_to_fine",
+    "PromptAdapter": "nuwaxl.models.prompt_adapter",
+    "SamplingConfig": "nuwaxl.sampling",
+    "Segment": "nuwaxl.timeline",
+    "SegmentDenoiser": "nuwaxl.denoiser",
+    "SegmentJob": "nuwaxl.coarse_to_fine",
+    "SegmentModel": "nuwaxl.coarse_to_fine",
+    "SegmentStore": "nuwaxl.store",
+    "Storyline": "nuwaxl.storyline",
+    "TemporalAutoencoderKL": "nuwaxl.models.autoencoder",
+    "Timeline": "nuwaxl.timeline",
+    "VideoWriter": "nuwaxl.video",
+    "contact_sheet": "nuwaxl.video",
+    "read_video": "nuwaxl.video",
+    "write_video": "nuwaxl.video",
+}
+
+__all__ = [
+    "LongVideoPipeline",
+    "MaskUNet3D",
+    "MemoryStore",
+    "ModelMixin",
+    "Orchestrator",
+    "PromptAdapter",
+    "SamplingConfig",
+    "Segment",
+    "SegmentDenoiser",
+    "SegmentJob",
+    "SegmentModel",
+    "SegmentStore",
+    "Storyline",
+    "TemporalAutoencoderKL",
+    "Timeline",
+    "VideoWriter",
+    "__version__",
+    "contact_sheet",
+    "read_video",
+    "write_video",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nuwaxl' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,70 @@
+"""All commands, and how their errors are shown."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import nuwaxl
+from nuwaxl.cli.errors import INTERRUPTED, CommandError, usage_line
+from nuwaxl.cli.generate import generate
+from nuwaxl.cli.plan import plan
+from nuwaxl.cli.train import train
+from nuwaxl.config import ConfigError
+
+app = typer.Typer(
+    name="nuwaxl",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"nuwaxl {nuwaxl.__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _nuwaxl(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Long films from text by diffusion over diffusion."""
+
+
+app.command()(generate)
+app.command()(plan)
+app.command()(train)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; errors are one line on stderr.
+
+    Args:
+        argv: arguments without the program's name; None: those of the process.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        code = typer.main.get_command(app)(arguments, prog_name="nuwaxl", standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        return _fail("stopped.", INTERRUPTED)
+    except typer.TyperException as error:
+        return _fail(usage_line(error), 2)
+    except CommandError as error:
+        return _fail(str(error), error.exit_code)
+    except ConfigError as error:
+        return _fail(str(error), 2)
+    if code == INTERRUPTED:
+        return _fail("stopped.", INTERRUPTED)
+    return code or 0
+
+
+def _fail(line: str, exit_code: int) -> int:
+    kind = "" if exit_code == INTERRUPTED else "error: "
+    typer.echo(f"nuwaxl: {kind}{line}", err=True)
+    return exit_code

@@ -1,0 +1,235 @@
+"""Options that several commands share, and how they map to settings."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nuwaxl.sampling import SCHEDULERS
+
+
+def whole_number(text: str | int) -> int:
+    """Parse an option's value (or take its default), or say what was given."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"must be a whole number, got {text!r}") from None
+
+
+def number(text: str | float) -> float:
+    """Parse an option's value (or take its default), or say what was given."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"must be a number, got {text!r}") from None
+
+
+Assignments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Any setting by its name, such as sampling.guidance_rescale=0.5.",
+        show_default=False,
+    ),
+]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompt",
+        "-p",
+        metavar="TEXT",
+        help="What the film shows; given several times, the prompts share the film equally.",
+        show_default=False,
+    ),
+]
+Story = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A YAML file with scenes.", show_default=False),
+]
+Length = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LENGTH",
+        help="Frames (240) or a time (30s, 2m30s, 1h).",
+        show_default="as the story or --depth says",
+    ),
+]
+Depth = Annotated[
+    int | None,
+    typer.Option(
+        parser=whole_number,
+        metavar="LEVELS",
+        help="Levels of the keyframe tree; without --length, a full tree of so many (3: 3376).",
+        show_default="the fewest that reach every frame",
+    ),
+]
+Fps = Annotated[
+    float | None,
+    typer.Option(parser=number, metavar="NUMBER", help="Frames per second.", show_default="8"),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A YAML file with settings.", show_default=False),
+]
+
+SAMPLING = "How a segment is denoised"
+RUNNING = "Where it runs"
+FILES = "Files"
+
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        parser=whole_number,
+        metavar="N",
+        help="Denoising steps per run; time grows with it.",
+        show_default="20",
+        rich_help_panel=SAMPLING,
+    ),
+]
+GuidanceScale = Annotated[
+    float | None,
+    typer.Option(
+        parser=number,
+        metavar="NUMBER",
+        help="How strictly to follow the prompt; 1 turns guidance off and halves the time.",
+        show_default="2",
+        rich_help_panel=SAMPLING,
+    ),
+]
+LocalSteps = Annotated[
+    int | None,
+    typer.Option(
+        parser=whole_number,
+        metavar="N",
+        help="Steps of all levels but the global one.",
+        show_default="as --steps",
+        rich_help_panel=SAMPLING,
+    ),
+]
+LocalGuidanceScale = Annotated[
+    float | None,
+    typer.Option(
+        parser=number,
+        metavar="NUMBER",
+        help="Guidance of all levels but the global one.",
+        show_default="as --guidance-scale",
+        rich_help_panel=SAMPLING,
+    ),
+]
+NegativePrompt = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="What to stay away from.", rich_help_panel=SAMPLING),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"One of {', '.join(SCHEDULERS)}.",
+        show_default="ddim",
+        rich_help_panel=SAMPLING,
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="A checkpoint saved by save_pretrained.",
+        show_default="the bundled model",
+        rich_help_panel=RUNNING,
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="cpu, cuda, cuda:1, mps or xpu.",
+        show_default="the fastest here",
+        rich_help_panel=RUNNING,
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="float32, bfloat16 or float16.",
+        show_default="what is fast and safe there",
+        rich_help_panel=RUNNING,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        parser=whole_number,
+        metavar="N",
+        help="Runs denoised together: speed, not the film, depends on it.",
+        show_default="what fits",
+        rich_help_panel=RUNNING,
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="A file .mp4, .webm or .gif, or a folder for PNG files.",
+        show_default="film.mp4",
+        rich_help_panel=FILES,
+    ),
+]
+ContactSheet = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Also write a picture with frames of the whole film.",
+        rich_help_panel=FILES,
+    ),
+]
+
+SETTINGS = {
+    "length": "length",
+    "depth": "depth",
+    "fps": "fps",
+    "seed": "seed",
+    "steps": "sampling.num_inference_steps",
+    "guidance_scale": "sampling.guidance_scale",
+    "local_steps": "sampling.local_num_inference_steps",
+    "local_guidance_scale": "sampling.local_guidance_scale",
+    "negative_prompt": "sampling.negative_prompt",
+    "scheduler": "sampling.scheduler",
+    "model": "model",
+    "device": "device",
+    "dtype": "dtype",
+    "batch_size": "batch_size",
+    "output": "output",
+    "contact_sheet": "contact_sheet",
+}
+"""Option (as a Python name) -> setting of `GenerateConfig` that it overrides."""
+
+
+def overrides(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings that the options given on the command line stand for, nested.
+
+    Args:
+        values: option -> value; None where it was not given. Other names are ignored.
+    """
+    nested: dict[str, Any] = {}
+    for option, setting in SETTINGS.items():
+        value = values.get(option)
+        if value is None:
+            continue
+        *owners, name = setting.split(".")
+        target = nested
+        for owner in owners:
+            target = target.setdefault(owner, {})
+        target[name] = str(value) if isinstance(value, Path) else value
+    return nested
+
+
+def option_names(values: dict[str, Any]) -> dict[str, str]:
+    """Setting -> option that set it, for error lines; only options that were given."""
+    return {
+        setting.rsplit(".", 1)[-1]: "--" + option.replace("_", "-")
+        for option, setting in SETTINGS.items()
+        if values.get(option) is not None
+    }

@@ -1,0 +1,1 @@
+"""Clips for training: rendered frames, and latents encoded once and kept."""

@@ -1,0 +1,187 @@
+"""A film whose frames are made when they are asked for.
+
+Knows latents, windows and pixels; not prompts, networks' steps or files.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from types import TracebackType
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from nuwaxl.coarse_to_fine import OnSegment, Orchestrator
+from nuwaxl.devices import autocast
+from nuwaxl.models.autoencoder import TemporalAutoencoderKL
+from nuwaxl.timeline import Timeline
+
+
+class Film:
+    """Any part of one film, at any level of detail, each segment made once.
+
+    Close it, or use it as a context manager, when its executor has workers.
+
+    Args:
+        orchestrator: makes the latents.
+        vae: turns them into pixels.
+        device: where the decoder runs.
+        dtype: precision of its products.
+        windows_per_batch: windows decoded at once.
+    """
+
+    def __init__(
+        self,
+        orchestrator: Orchestrator,
+        vae: TemporalAutoencoderKL,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        windows_per_batch: int,
+    ):
+        self.orchestrator = orchestrator
+        self.vae = vae
+        self.device = device
+        self.dtype = dtype
+        self.windows_per_batch = windows_per_batch
+
+    @property
+    def timeline(self) -> Timeline:
+        """The film's frames and the segments that make them."""
+        return self.orchestrator.plan.timeline
+
+    @property
+    def fps(self) -> float:
+        """Frames per second."""
+        return self.orchestrator.plan.fps
+
+    def latents(
+        self,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        max_level: int | None = None,
+        on_segment: OnSegment | None = None,
+    ) -> Iterator[tuple[int, Float[Tensor, "channels height width"]]]:
+        """Frame numbers and latents in display order.
+
+        Args:
+            start: first frame.
+            stop: frame to stop before; None: the end of the film.
+            max_level: frames down to this level only (0: keyframes), a preview of the whole film.
+            on_segment: called with job and latents as soon as a segment has run.
+        """
+        stop = self.checked_stop(start, stop)
+        windows = self.orchestrator.windows(start, stop, max_level=max_level, on_segment=on_segment)
+        for window, latents in windows:
+            for frame, frame_latents in zip(window.frames[: window.keep], latents, strict=False):
+                if start <= frame < stop:
+                    yield frame, frame_latents
+
+    def pixels(
+        self,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        max_level: int | None = None,
+        on_segment: OnSegment | None = None,
+    ) -> Iterator[tuple[int, Float[Tensor, "3 height width"]]]:
+        """Frame numbers and pixels in [0, 1] in display order, on the CPU.
+
+        A window is decoded whole and by itself, so a frame's pixels do not depend on the range.
+
+        Args:
+            start: first frame.
+            stop: frame to stop before; None: the end of the film.
+            max_level: frames down to this level only.
+            on_segment: called with job and latents as soon as a segment has run.
+        """
+        stop = self.checked_stop(start, stop)
+        windows = self.orchestrator.windows(start, stop, max_level=max_level, on_segment=on_segment)
+        while batch := list(islice(windows, self.windows_per_batch)):
+            decoded = self._decode([latents for _, latents in batch])
+            for (window, _), window_pixels in zip(batch, decoded, strict=True):
+                for frame, frame_pixels in zip(
+                    window.frames[: window.keep], window_pixels, strict=False
+                ):
+                    if start <= frame < stop:
+                        yield frame, frame_pixels
+
+    def frames(
+        self,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        max_level: int | None = None,
+        on_segment: OnSegment | None = None,
+    ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+        """Pictures in display order, as 8-bit RGB.
+
+        Args:
+            start: first frame.
+            stop: frame to stop before; None: the end of the film.
+            max_level: frames down to this level only.
+            on_segment: called with job and latents as soon as a segment has run.
+        """
+        for _, pixels in self.pixels(start, stop, max_level=max_level, on_segment=on_segment):
+            yield to_picture(pixels)
+
+    def close(self) -> None:
+        """Stop the executor's workers; what is finished stays in the store."""
+        self.orchestrator.executor.close()
+
+    def __enter__(self) -> "Film":
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def checked_stop(self, start: int, stop: int | None) -> int:
+        """The frame to stop before.
+
+        Args:
+            start: first frame.
+            stop: frame to stop before; None: the end of the film.
+
+        Raises:
+            ValueError: the range is empty or leaves the film.
+        """
+        num_frames = self.timeline.num_frames
+        stop = num_frames if stop is None else stop
+        if not 0 <= start < stop <= num_frames:
+            raise ValueError(
+                f"`start` and `stop` must be frames with 0 <= start < stop <= {num_frames},"
+                f" got {start} and {stop}."
+            )
+        return stop
+
+    @torch.no_grad()
+    def _decode(self, windows: list[Tensor]) -> list[Float[Tensor, "frames 3 height width"]]:
+        """Pixels in [0, 1] of each window; those of one length are decoded together."""
+        rows_by_length: dict[int, list[int]] = {}
+        for row, latents in enumerate(windows):
+            rows_by_length.setdefault(latents.shape[0], []).append(row)
+        pixels: dict[int, Tensor] = {}
+        for rows in rows_by_length.values():
+            batch = torch.stack([windows[row] for row in rows]).to(self.device)
+            with autocast(self.device, self.dtype):
+                decoded = self.vae.decode_latents(batch)
+            decoded = (decoded.float() / 2 + 0.5).clamp(0, 1).cpu()
+            pixels |= dict(zip(rows, decoded, strict=True))
+        return [pixels[row] for row in range(len(windows))]
+
+
+def to_picture(pixels: Float[Tensor, "3 height width"]) -> UInt8[np.ndarray, "height width 3"]:
+    """8-bit RGB of pixels in [0, 1].
+
+    Args:
+        pixels: one frame.
+    """
+    return rearrange((pixels * 255).round().to(torch.uint8), "c h w -> h w c").numpy()

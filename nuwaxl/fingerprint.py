@@ -1,0 +1,143 @@
+"""What a network is, as a hash: the same for the same weights, whatever their device or dtype.
+
+Knows tensors and files of tensors, not what they are for.
+"""
+
+import hashlib
+import json
+import weakref
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+_PROBES_PER_TENSOR = 16
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The hash of a network, and how its weights looked when it was taken."""
+
+    digest: str
+    probe: Mapping[str, Tensor] = field(repr=False)
+
+
+_seen: "weakref.WeakKeyDictionary[nn.Module, _Seen]" = weakref.WeakKeyDictionary()
+
+
+def fingerprint(parts: object) -> str:
+    """The hash of anything that is JSON.
+
+    Args:
+        parts: nested lists, mappings, strings and numbers.
+    """
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def module_fingerprint(module: nn.Module) -> str:
+    """The hash of a network's weights (taken as fp32) and of its active LoRA scales.
+
+    Hashing runs at about 2 GB/s and is done once: later calls look at a few values of every
+    tensor and hash again only when one of them has changed by more than a change of dtype can
+    explain. So moving or casting a network keeps its fingerprint, and a LoRA, a fused LoRA or a
+    training step changes it.
+
+    Args:
+        module: any network; its weights may be anywhere but on the meta device.
+    """
+    seen = _seen.get(module)
+    weights = _weights(module)
+    if any(weight.is_meta for weight in weights.values()):
+        if seen is None:
+            raise ValueError(
+                f"The weights of {type(module).__name__} are on the meta device, so they cannot be"
+                " hashed: read `pipeline.fingerprint` once before sequential offloading."
+            )
+        return fingerprint([seen.digest, _lora_scales(module)])
+    probe = _probe(weights)
+    if seen is None or not _same(seen.probe, probe):
+        seen = _Seen(_digest(weights.items()), probe)
+    else:
+        seen = _Seen(seen.digest, probe)
+    _seen[module] = seen
+    return fingerprint([seen.digest, _lora_scales(module)])
+
+
+def remember_files(module: nn.Module, folder: Path, variant: str | None = None) -> None:
+    """Take the hash from the saved weights, whatever the network made of them when it was loaded.
+
+    Args:
+        module: the network as loaded.
+        folder: where its safetensors files are.
+        variant: the one that was loaded, such as 'fp16'.
+    """
+    suffix = f".{variant}.safetensors" if variant else ".safetensors"
+    names = sorted(
+        path
+        for path in folder.glob("*.safetensors")
+        if path.name.endswith(suffix) and path.name.count(".") == suffix.count(".")
+    )
+    if names:
+        _seen[module] = _Seen(_digest(_file_tensors(names)), _probe(_weights(module)))
+
+
+def _file_tensors(paths: Iterable[Path]) -> Iterable[tuple[str, Tensor]]:
+    for path in paths:
+        with safe_open(str(path), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                yield name, file.get_tensor(name)
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach() for name, tensor in module.state_dict().items()}
+
+
+def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    parts = {}
+    for name, tensor in tensors:
+        values = tensor.detach().cpu().float().contiguous().reshape(-1)
+        parts[name] = [list(tensor.shape), hashlib.sha256(values.numpy().tobytes()).hexdigest()]
+    return fingerprint(parts)
+
+
+def _probe(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A few values of every tensor, evenly spread, in the tensor's own dtype."""
+    probe = {}
+    for name, tensor in weights.items():
+        flat = tensor.reshape(-1)
+        probe[name] = flat[:: max(1, flat.numel() // _PROBES_PER_TENSOR)].cpu().clone()
+    return probe
+
+
+def _same(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> bool:
+    if before.keys() != now.keys():
+        return False
+    for name, old in before.items():
+        new = now[name]
+        if old.shape != new.shape:
+            return False
+        if old.dtype == new.dtype:
+            if not torch.equal(old, new):
+                return False
+        elif old.is_floating_point() and new.is_floating_point():
+            rounding = max(torch.finfo(old.dtype).eps, torch.finfo(new.dtype).eps)
+            # fp16 flushes what is below 6e-8 to zero, so tiny weights may differ by that much.
+            if not torch.allclose(old.double(), new.double(), rtol=rounding, atol=1e-7):
+                return False
+    return True
+
+
+def _lora_scales(module: nn.Module) -> dict[str, Any]:
+    """Which LoRA layers act and how strongly: peft keeps that outside the weights."""
+    scales = {}
+    for name, layer in module.named_modules():
+        scaling: Any = getattr(layer, "scaling", None)
+        active: Any = getattr(layer, "active_adapters", None)
+        if isinstance(scaling, dict) and active is not None:
+            active = () if layer.disable_adapters else active
+            scales[name] = {adapter: scaling.get(adapter) for adapter in active}
+    return scales

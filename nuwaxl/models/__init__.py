@@ -1,0 +1,28 @@
+"""Networks: latents in, predictions out.
+
+Knows no files, prompts or loops over noise levels.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nuwaxl.models.autoencoder import TemporalAutoencoderKL
+    from nuwaxl.models.mask_unet3d import MaskUNet3D, MaskUNet3DOutput
+    from nuwaxl.models.prompt_adapter import PromptAdapter
+
+__all__ = ["MaskUNet3D", "MaskUNet3DOutput", "PromptAdapter", "TemporalAutoencoderKL"]
+
+_MODULES = {
+    "MaskUNet3D": "mask_unet3d",
+    "MaskUNet3DOutput": "mask_unet3d",
+    "PromptAdapter": "prompt_adapter",
+    "TemporalAutoencoderKL": "autoencoder",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a network on first use."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

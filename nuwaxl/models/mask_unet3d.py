@@ -1,0 +1,371 @@
+"""The conditional 3-D U-Net of the paper's section 3.2, for the global and the local role alike.
+
+Knows latents, noise levels, frame times and prompt embeddings, not schedules, stories or trees.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.loaders import PeftAdapterMixin
+from diffusers.models.attention import AttentionMixin
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.utils import BaseOutput
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nuwaxl.models.attention import FastAttnProcessor
+from nuwaxl.models.blocks import (
+    RESNET_EPS,
+    BlockInputs,
+    BlockShape,
+    DownBlock,
+    FrameTimeEmbedding,
+    GivenFrameEncoder,
+    MidBlock,
+    UpBlock,
+)
+
+# What the residual blocks and embeddings here take for granted of a Stable Diffusion U-Net.
+_STABLE_DIFFUSION = {
+    "act_fn": "silu",
+    "center_input_sample": False,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "downsample_padding": 1,
+    "mid_block_scale_factor": 1,
+    "norm_eps": RESNET_EPS,
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "transformer_layers_per_block": 1,
+    "only_cross_attention": False,
+    "dual_cross_attention": False,
+    "resnet_time_scale_shift": "default",
+    "resnet_skip_time_act": False,
+    "resnet_out_scale_factor": 1.0,
+    "time_embedding_type": "positional",
+    "time_embedding_dim": None,
+    "time_embedding_act_fn": None,
+    "timestep_post_act": None,
+    "time_cond_proj_dim": None,
+    "class_embed_type": None,
+    "num_class_embeds": None,
+    "addition_embed_type": None,
+    "encoder_hid_dim_type": None,
+    "encoder_hid_dim": None,
+    "attention_type": "default",
+    "conv_in_kernel": 3,
+    "conv_out_kernel": 3,
+    "dropout": 0.0,
+}
+
+
+@dataclass
+class MaskUNet3DOutput(BaseOutput):
+    """Result of `MaskUNet3D`."""
+
+    sample: Float[Tensor, "batch frames channels height width"]
+    """Prediction for every frame; at given frames it means nothing."""
+
+
+class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
+    """Stable Diffusion's U-Net over the frames of a segment, told which frames are given.
+
+    Spatial layers are diffusers' with Stable Diffusion's parameter names and see frames as a
+    batch. Temporal convolutions, temporal attention, the frame-time embedding and the injection
+    of given latents and mask are added such that the untrained network gives exactly the image
+    U-Net's output on every frame (see `from_unet2d`).
+
+    Args:
+        in_channels: channels of the latents.
+        out_channels: channels of the prediction.
+        block_out_channels: width at each resolution, finest first.
+        layers_per_block: residual blocks in a down block; an up block has one more.
+        attention_levels: for each resolution, whether its blocks attend; the mid block always
+            does. None: all but the finest.
+        cross_attention_dim: width of the prompt embeddings.
+        attention_head_dim: channels per attention head (not their number), for all or for each
+            resolution.
+        norm_num_groups: groups of the group norms; divides every width.
+        use_linear_projection: linear instead of 1x1 convolutional projections around spatial
+            attention, as Stable Diffusion 2 has them.
+        temporal: False builds the image U-Net alone: no temporal layers, no injection.
+        condition_channels: width of the given frames' features.
+        multi_scale_injection: inject at every resolution; False: only at the finest.
+        symmetric_injection: inject on the way up as on the way down; False: not on the way up.
+
+    Raises:
+        ValueError: if the arguments do not fit each other.
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["DownBlock", "MidBlock", "UpBlock"]
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 16,
+        out_channels: int = 16,
+        block_out_channels: Sequence[int] = (64, 128, 192),
+        layers_per_block: int = 1,
+        attention_levels: Sequence[bool] | None = None,
+        cross_attention_dim: int = 256,
+        attention_head_dim: int | Sequence[int] = 32,
+        norm_num_groups: int = 32,
+        use_linear_projection: bool = False,
+        temporal: bool = True,
+        condition_channels: int = 64,
+        multi_scale_injection: bool = True,
+        symmetric_injection: bool = True,
+    ):
+        super().__init__()
+        widths = list(block_out_channels)
+        num_levels = len(widths)
+        if attention_levels is None:
+            attention_levels = [level > 0 for level in range(num_levels)]
+        head_dims = (
+            [attention_head_dim] * num_levels
+            if isinstance(attention_head_dim, int)
+            else list(attention_head_dim)
+        )
+        _check_shape(widths, list(attention_levels), head_dims, norm_num_groups)
+        temb_channels = 4 * widths[0]
+
+        self.conv_in = nn.Conv2d(in_channels, widths[0], kernel_size=3, padding=1)
+        self.time_proj = Timesteps(widths[0], flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = TimestepEmbedding(widths[0], temb_channels)
+        if temporal:
+            self.frame_time_embedding = FrameTimeEmbedding(temb_channels)
+            # Zero at the start, so an untrained network does not see frame times.
+            self.frame_time_proj = nn.Linear(temb_channels, temb_channels)
+            nn.init.zeros_(self.frame_time_proj.weight)
+            nn.init.zeros_(self.frame_time_proj.bias)
+            self.given_frame_encoder = GivenFrameEncoder(
+                in_channels, condition_channels, num_levels if multi_scale_injection else 1
+            )
+
+        def shape(level: int, *, attends: bool, injects: bool) -> BlockShape:
+            injects = injects and temporal and (multi_scale_injection or level == 0)
+            return BlockShape(
+                temb_channels=temb_channels,
+                norm_num_groups=norm_num_groups,
+                cross_attention_dim=cross_attention_dim,
+                head_dim=head_dims[level],
+                use_linear_projection=use_linear_projection,
+                with_attention=attends,
+                temporal=temporal,
+                condition_channels=condition_channels if injects else None,
+            )
+
+        coarsest = num_levels - 1
+        self.down_blocks = nn.ModuleList()
+        for level, width in enumerate(widths):
+            pairs = [(widths[max(level - 1, 0)], width)] + [(width, width)] * (layers_per_block - 1)
+            self.down_blocks.append(
+                DownBlock(
+                    pairs,
+                    layers_per_block,
+                    shape(level, attends=attention_levels[level], injects=True),
+                    level=level,
+                    downsample=level < coarsest,
+                )
+            )
+        self.mid_block = MidBlock(
+            [(widths[-1], widths[-1])] * 2,
+            1,
+            shape(coarsest, attends=True, injects=True),
+            level=coarsest,
+        )
+        self.up_blocks = nn.ModuleList()
+        for level in reversed(range(num_levels)):
+            width, below = widths[level], widths[min(level + 1, coarsest)]
+            # The skips of an up block: its own resolution's layers, then what came into them.
+            skips = [width] * layers_per_block + [widths[max(level - 1, 0)]]
+            incoming = [below] + [width] * layers_per_block
+            self.up_blocks.append(
+                UpBlock(
+                    [(a + b, width) for a, b in zip(incoming, skips, strict=True)],
+                    layers_per_block + 1,
+                    shape(level, attends=attention_levels[level], injects=symmetric_injection),
+                    level=level,
+                    upsample=level > 0,
+                )
+            )
+
+        self.conv_norm_out = nn.GroupNorm(norm_num_groups, widths[0], eps=RESNET_EPS)
+        self.conv_out = nn.Conv2d(widths[0], out_channels, kernel_size=3, padding=1)
+        self.set_attn_processor(FastAttnProcessor())  # pyright: ignore[reportArgumentType]
+
+    def forward(
+        self,
+        sample: Float[Tensor, "batch frames channels height width"],
+        timestep: Tensor | float,
+        encoder_hidden_states: Float[Tensor, "batch frames tokens dim"],
+        *,
+        frame_times: Float[Tensor, "batch frames"] | None = None,
+        given_latents: Float[Tensor, "batch frames channels height width"] | None = None,
+        conditioning_mask: Float[Tensor, "batch frames"] | None = None,
+        return_dict: bool = True,
+    ) -> MaskUNet3DOutput | tuple[Tensor]:
+        """Predict noise, clean latents or velocity, whichever it was trained for.
+
+        Args:
+            sample: noisy latents, with the clean ones at given frames.
+            timestep: noise level, one for all or one per segment (batch,).
+            encoder_hidden_states: prompt embeddings, one prompt per frame.
+            frame_times: when each frame happens, in seconds. Needed unless `temporal=False`.
+            given_latents: clean latents of given frames, zero elsewhere; None: none is given.
+            conditioning_mask: 1 where a frame is given, else 0; None: none is given.
+            return_dict: False returns a tuple.
+
+        Raises:
+            ValueError: if a temporal network gets no frame times.
+        """
+        batch, frames = sample.shape[:2]
+        hidden_states = self.conv_in(sample.flatten(0, 1))
+        inputs = self._block_inputs(
+            sample, timestep, encoder_hidden_states, frame_times, given_latents, conditioning_mask
+        )
+        skips = [hidden_states]
+        for block in self.down_blocks:
+            hidden_states, block_skips = block(hidden_states, inputs)
+            skips += block_skips
+        hidden_states = self.mid_block(hidden_states, inputs)
+        for block in self.up_blocks:
+            hidden_states = block(hidden_states, skips, inputs)
+        hidden_states = functional.silu(self.conv_norm_out(hidden_states))
+        prediction = self.conv_out(hidden_states).unflatten(0, (batch, frames))
+        return MaskUNet3DOutput(sample=prediction) if return_dict else (prediction,)
+
+    def _block_inputs(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float,
+        encoder_hidden_states: Tensor,
+        frame_times: Tensor | None,
+        given_latents: Tensor | None,
+        conditioning_mask: Tensor | None,
+    ) -> BlockInputs:
+        """Embed noise level, frame times and given frames, folded as the blocks take them."""
+        batch, frames = sample.shape[:2]
+        timesteps = torch.as_tensor(timestep, device=sample.device).expand(batch)
+        temb = self.time_embedding(self.time_proj(timesteps).to(sample.dtype))
+        temb = temb.unsqueeze(1).expand(-1, frames, -1)
+        frame_embedding, condition_features, mask_features = None, (), ()
+        if self.config.temporal:
+            if frame_times is None:
+                raise ValueError("`frame_times` must be given: this network has temporal layers.")
+            if given_latents is None:
+                given_latents = torch.zeros_like(sample)
+            if conditioning_mask is None:
+                conditioning_mask = sample.new_zeros(batch, frames)
+            frame_embedding = self.frame_time_embedding(frame_times)
+            temb = temb + self.frame_time_proj(functional.silu(frame_embedding))
+            condition_features, mask_features = self.given_frame_encoder(
+                given_latents.to(sample.dtype), conditioning_mask.to(sample.dtype)
+            )
+        return BlockInputs(
+            temb=functional.silu(temb).flatten(0, 1),
+            encoder_hidden_states=encoder_hidden_states.flatten(0, 1),
+            frame_embedding=frame_embedding,
+            condition_features=condition_features,
+            mask_features=mask_features,
+        )
+
+    @classmethod
+    def from_unet2d(
+        cls,
+        unet2d: "UNet2DConditionModel | MaskUNet3D",
+        *,
+        condition_channels: int = 64,
+        multi_scale_injection: bool = True,
+        symmetric_injection: bool = True,
+    ) -> "MaskUNet3D":
+        """Build the network around a pretrained image U-Net, whose output it keeps at first.
+
+        Args:
+            unet2d: a Stable Diffusion 1.x or 2.x U-Net, or a `MaskUNet3D` with `temporal=False`.
+            condition_channels: width of the given frames' features.
+            multi_scale_injection: inject at every resolution.
+            symmetric_injection: inject on the way up too.
+
+        Returns:
+            A network with the image U-Net's weights in its spatial layers, on its device and in
+            its dtype; its new layers change nothing until they are trained.
+
+        Raises:
+            ValueError: if `unet2d` has parts that Stable Diffusion's U-Nets do not have.
+        """
+        if isinstance(unet2d, MaskUNet3D):
+            config = {k: v for k, v in unet2d.config.items() if not k.startswith("_")}
+            if config["temporal"]:
+                raise ValueError("`unet2d` must have `temporal=False`, got a temporal MaskUNet3D.")
+        else:
+            config = _image_config(unet2d)
+        config |= {
+            "temporal": True,
+            "condition_channels": condition_channels,
+            "multi_scale_injection": multi_scale_injection,
+            "symmetric_injection": symmetric_injection,
+        }
+        model = cls(**config).to(device=unet2d.device, dtype=unet2d.dtype)
+        _, unexpected = model.load_state_dict(unet2d.state_dict(), strict=False)
+        assert not unexpected, unexpected
+        return model
+
+
+def _image_config(unet2d: UNet2DConditionModel) -> dict:
+    """Return the arguments of `MaskUNet3D` that rebuild the spatial part of `unet2d`."""
+    config = unet2d.config
+    for name, wanted in _STABLE_DIFFUSION.items():
+        if config.get(name, wanted) != wanted:
+            raise ValueError(
+                f"`unet2d` must be a Stable Diffusion 1.x or 2.x U-Net with `{name}={wanted!r}`, "
+                f"got {config[name]!r}."
+            )
+    attends = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
+    mirrored = [name.replace("Up", "Down") for name in reversed(config["up_block_types"])]
+    if mirrored != list(config["down_block_types"]) or not set(mirrored) <= set(attends):
+        raise ValueError(
+            "`unet2d` must have plain or cross-attention blocks, the same on the way down and up, "
+            f"got {config['down_block_types']} and {config['up_block_types']}."
+        )
+    widths = config["block_out_channels"]
+    # Stable Diffusion's configs call the number of heads `attention_head_dim`.
+    num_heads = config["attention_head_dim"]
+    if isinstance(num_heads, int):
+        num_heads = [num_heads] * len(widths)
+    return {
+        "in_channels": config["in_channels"],
+        "out_channels": config["out_channels"],
+        "block_out_channels": list(widths),
+        "layers_per_block": config["layers_per_block"],
+        "attention_levels": [attends[name] for name in config["down_block_types"]],
+        "cross_attention_dim": config["cross_attention_dim"],
+        "attention_head_dim": [w // n for w, n in zip(widths, num_heads, strict=True)],
+        "norm_num_groups": config["norm_num_groups"],
+        "use_linear_projection": config["use_linear_projection"],
+    }
+
+
+def _check_shape(
+    widths: list[int], attention_levels: list[bool], head_dims: list[int], norm_num_groups: int
+) -> None:
+    for name, values in (
+        ("attention_levels", attention_levels),
+        ("attention_head_dim", head_dims),
+    ):
+        if len(values) != len(widths):
+            raise ValueError(
+                f"`{name}` must have one value for each of the {len(widths)} "
+                f"`block_out_channels`, got {values}."
+            )
+    for width, head_dim in zip(widths, head_dims, strict=True):
+        if width % norm_num_groups or width % head_dim:
+            raise ValueError(
+                f"`block_out_channels` must be multiples of `norm_num_groups` ({norm_num_groups}) "
+                f"and `attention_head_dim` ({head_dim}), got {width}."
+            )

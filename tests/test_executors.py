@@ -1,0 +1,180 @@
+import logging
+import threading
+import time
+from contextlib import closing
+
+import pytest
+import torch
+from oracle import LATENT_SHAPE, LinearModel, film, orchestrate
+
+from nuwaxl.coarse_to_fine import Executor, SegmentModel
+from nuwaxl.executors import LocalExecutor, SegmentTooLargeError, ThreadedExecutor
+from nuwaxl.timeline import Timeline
+
+TIMELINE = Timeline(65, 5)  # full: 1 + 4 + 16 segments of 5 frames
+
+
+def stacked(frames: dict[int, torch.Tensor]) -> torch.Tensor:
+    assert sorted(frames) == list(range(len(frames)))
+    return torch.stack([frames[frame] for frame in range(len(frames))])
+
+
+def leaf_batch(size: int):
+    orchestrator = orchestrate(TIMELINE)
+    jobs = [orchestrator.job(segment) for segment in TIMELINE.level(2)][:size]
+    return jobs, torch.rand(size, 5, *LATENT_SHAPE)
+
+
+def test_both_executors_and_the_oracle_meet_the_protocols():
+    model = LinearModel()
+    assert isinstance(model, SegmentModel)
+    assert isinstance(LocalExecutor(model), Executor)
+    with closing(ThreadedExecutor([model])) as executor:
+        assert isinstance(executor, Executor)
+
+
+def test_local_executor_has_finished_when_submit_returns():
+    jobs, given = leaf_batch(3)
+    future = LocalExecutor(LinearModel(), batch_size=4).submit(jobs, given)
+    assert future.done()
+    assert future.result().shape == given.shape
+
+
+def test_a_model_error_comes_with_the_future():
+    class Broken(LinearModel):
+        def generate(self, jobs, given_latents):
+            raise RuntimeError("no kernel image")
+
+    future = LocalExecutor(Broken()).submit(*leaf_batch(1))
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        future.result()
+
+
+def test_a_result_of_another_shape_is_refused():
+    class Short(LinearModel):
+        def generate(self, jobs, given_latents):
+            return super().generate(jobs, given_latents)[:, :-1]
+
+    with pytest.raises(ValueError, match=r"must return latents of shape \(1, 5, 2, 1, 3\)"):
+        LocalExecutor(Short()).submit(*leaf_batch(1)).result()
+
+
+def test_out_of_memory_halves_the_batch_loses_nothing_and_is_remembered(caplog):
+    jobs, given = leaf_batch(13)
+    model = LinearModel(max_batch=3)
+    executor = LocalExecutor(model, batch_size=16)
+    with caplog.at_level(logging.WARNING, "nuwaxl.executors"):
+        latents = executor.generate(jobs, given)
+    assert torch.equal(latents, LinearModel().generate(jobs, given))
+    assert [job for call in model.calls for job in call] == jobs
+    assert executor.batch_size == 3
+    assert [record.args for record in caplog.records] == [(13, 6), (6, 3)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_every_device_s_way_to_say_out_of_memory_is_understood(error):
+    class Small(LinearModel):
+        def generate(self, jobs, given_latents):
+            if len(jobs) > 1:
+                raise error
+            return super().generate(jobs, given_latents)
+
+    jobs, given = leaf_batch(2)
+    assert LocalExecutor(Small(), batch_size=2).generate(jobs, given).shape == given.shape
+
+
+def test_one_segment_too_large_is_said_clearly():
+    executor = LocalExecutor(LinearModel(max_batch=0), batch_size=4)
+    with pytest.raises(SegmentTooLargeError, match=r"One segment of 5 frames .* use a smaller"):
+        executor.submit(*leaf_batch(4)).result()
+
+
+def test_the_orchestrator_follows_a_batch_size_that_shrank():
+    model = LinearModel(max_batch=3)
+    executor = LocalExecutor(model, batch_size=8)
+    whole = stacked(film(orchestrate(TIMELINE, executor)))
+    assert torch.equal(whole, stacked(film(orchestrate(TIMELINE))))
+    # 4 and 2 came from halving 8; every later batch was asked for in the smaller size.
+    assert executor.batch_size == 2
+    assert model.num_runs == 21
+    assert max(map(len, model.calls)) <= 3
+
+
+def test_padding_gives_every_local_call_one_shape():
+    model = LinearModel()
+    executor = LocalExecutor(model, batch_size=8, pad_batches=True)
+    whole = stacked(film(orchestrate(TIMELINE, executor)))
+    assert torch.equal(whole, stacked(film(orchestrate(TIMELINE))))
+    assert {len(call) for call in model.calls[1:]} == {8}
+    assert len(model.calls[0]) == 1
+
+
+def test_padding_shrinks_with_memory():
+    jobs, given = leaf_batch(3)
+    model = LinearModel(max_batch=2)
+    executor = LocalExecutor(model, batch_size=8, pad_batches=True)
+    latents = executor.generate(jobs, given)
+    assert torch.equal(latents, LinearModel().generate(jobs, given))
+    assert [len(call) for call in model.calls] == [2, 2]
+
+
+def test_gradients_are_off_in_every_thread():
+    class Asks(LinearModel):
+        def generate(self, jobs, given_latents):
+            assert not torch.is_grad_enabled()
+            return super().generate(jobs, given_latents)
+
+    with closing(ThreadedExecutor([Asks(), Asks()])) as executor:
+        executor.submit(*leaf_batch(1)).result()
+
+
+def test_replicas_share_the_work_and_make_the_same_film():
+    replicas = [SlowModel() for _ in range(3)]
+    with closing(ThreadedExecutor(replicas, batch_size=2)) as executor:
+        whole = stacked(film(orchestrate(TIMELINE, executor)))
+    assert torch.equal(whole, stacked(film(orchestrate(TIMELINE))))
+    assert all(model.num_runs for model in replicas)
+    assert sum(model.num_runs for model in replicas) == 21
+
+
+def test_batches_of_several_replicas_run_at_the_same_time():
+    # Each waits for the other: one after the other would time out.
+    barrier = threading.Barrier(2)
+
+    class Meets(LinearModel):
+        def generate(self, jobs, given_latents):
+            if jobs[0].segment.level == 1:
+                barrier.wait(timeout=5)
+            return super().generate(jobs, given_latents)
+
+    with closing(ThreadedExecutor([Meets(), Meets()], batch_size=1)) as executor:
+        assert len(list(orchestrate(TIMELINE, executor).run("level"))) == 21
+
+
+def test_replicas_of_different_models_are_refused():
+    other = LinearModel()
+    other.fingerprint = "another"
+    with pytest.raises(ValueError, match="replicas of one model"):
+        ThreadedExecutor([LinearModel(), other])
+    with pytest.raises(ValueError, match="replicas of one model"):
+        ThreadedExecutor([])
+
+
+def test_batch_size_must_be_positive():
+    with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
+        LocalExecutor(LinearModel(), batch_size=0)
+
+
+class SlowModel(LinearModel):
+    """Slow enough that no replica can take all the work before another wakes."""
+
+    def generate(self, jobs, given_latents):
+        time.sleep(0.005)
+        return super().generate(jobs, given_latents)

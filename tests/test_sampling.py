@@ -1,0 +1,50 @@
+import dataclasses
+import json
+
+import pytest
+
+from nuwaxl.sampling import RoleSettings, SamplingConfig
+
+
+def test_levels_share_their_settings_unless_told_otherwise():
+    config = SamplingConfig(num_inference_steps=7, guidance_scale=3.0)
+    assert config.for_level(0) == config.for_level(1) == config.for_level(5) == RoleSettings(7, 3.0)
+
+
+def test_local_settings_hold_below_level_0():
+    config = SamplingConfig(7, local_num_inference_steps=3, local_guidance_scale=0.0)
+    assert config.for_level(0) == RoleSettings(7, 2.0)
+    assert config.for_level(1) == config.for_level(2) == RoleSettings(3, 0.0)
+
+
+def test_every_setting_is_in_the_fingerprint():
+    changed = SamplingConfig(7, 3.0, 0.5, "blurry", "ddpm", 3, 1.0)
+    for field in dataclasses.fields(SamplingConfig):
+        other = SamplingConfig(**{field.name: getattr(changed, field.name)})
+        assert other.fingerprint() != SamplingConfig().fingerprint(), field.name
+
+
+def test_the_same_sampling_has_one_fingerprint():
+    said = SamplingConfig(
+        guidance_scale=2, local_num_inference_steps=20, local_guidance_scale=2, guidance_rescale=0
+    )
+    assert said.fingerprint() == SamplingConfig().fingerprint()
+    assert json.loads(said.fingerprint())["local_num_inference_steps"] == 20
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_inference_steps", 0),
+        ("num_inference_steps", True),
+        ("local_num_inference_steps", 1001),
+        ("guidance_scale", -1.0),
+        ("guidance_scale", float("nan")),
+        ("local_guidance_scale", float("inf")),
+        ("guidance_rescale", 1.5),
+        ("scheduler", "heun"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value(name, value):
+    with pytest.raises(ValueError, match=rf"^`{name}` must be [^\n]*{value!r}"):
+        SamplingConfig(**{name: value})

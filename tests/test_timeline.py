@@ -1,0 +1,433 @@
+import itertools
+import json
+import time
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nuwaxl.branching import choose_branching
+from nuwaxl.timeline import Segment, Timeline, Window
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "timeline.json").read_text())
+quick = settings(max_examples=60, deadline=None)
+
+
+def depth_limits(num_frames: int, segment_length: int) -> range:
+    """The depths that the timeline takes, found by trying."""
+    taken = []
+    for depth in range(1, 14):
+        try:
+            taken.append(Timeline(num_frames, segment_length, depth).num_levels)
+        except ValueError:
+            continue
+    assert taken == list(range(taken[0], taken[-1] + 1))
+    return range(taken[0], taken[-1] + 1)
+
+
+@st.composite
+def unpinned(draw, max_frames: int = 700) -> Timeline:
+    num_frames = draw(st.integers(1, max_frames))
+    segment_length = draw(st.integers(3, 17))
+    limits = depth_limits(num_frames, segment_length)
+    return Timeline(num_frames, segment_length, draw(st.sampled_from([None, *limits])))
+
+
+@st.composite
+def timelines(draw, max_frames: int = 400) -> Timeline:
+    """Of any length, depth and segment length; half of them with pins, single ones or runs."""
+    plan = draw(unpinned(max_frames))
+    last = plan.num_frames - 1
+    pins = draw(st.sets(st.integers(0, last), max_size=12))
+    if draw(st.booleans()):
+        first = draw(st.integers(0, last))
+        pins |= set(range(first, min(last, first + draw(st.integers(0, 60))) + 1))
+    pinned = tuple(pins) if draw(st.booleans()) else ()
+    return Timeline(plan.num_frames, plan.segment_length, plan.depth, pinned)
+
+
+def gaps(frames: tuple[int, ...]) -> list[int]:
+    return [right - left for left, right in itertools.pairwise(frames)]
+
+
+# ---- The paper's numbers --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_full_trees_have_the_papers_frames_and_runs(depth):
+    plan = Timeline.full(depth)
+    assert plan.num_frames == (16, 226, 3376, 50626)[depth - 1]
+    assert plan.num_segments == (1, 16, 241, 3616)[depth - 1]
+    assert plan == Timeline(plan.num_frames, depth=depth)
+    assert plan.branching == (15,) * depth
+
+
+def test_strides_of_depth_3_are_225_15_and_1():
+    plan = Timeline.full(3)
+    for level, stride in enumerate((225, 15, 1)):
+        assert {gap for segment in plan.level(level) for gap in gaps(segment.frames)} == {stride}
+
+
+def test_full_trees_have_no_short_run():
+    assert {len(segment.frames) for segment in Timeline.full(3).segments()} == {16}
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: case["call"])
+def test_plans_do_not_change_unnoticed(case):
+    plan = eval(case["call"], {"Timeline": Timeline})
+    assert list(plan.branching) == case["branching"]
+    assert list(plan.segments_per_level) == case["segments_per_level"]
+    assert plan.frames_evaluated == case["frames_evaluated"]
+    assert list(plan.keyframes) == case["keyframes"]
+    assert [list(s.frames) for s in plan.ancestry(case["frame"])] == case["ancestry"]
+
+
+# ---- Every frame once -----------------------------------------------------------------------
+
+
+@quick
+@given(timelines())
+def test_every_frame_is_new_once_or_pinned(plan):
+    made = [frame for segment in plan.segments() for frame in segment.new_frames]
+    assert sorted([*made, *plan.pinned]) == list(range(plan.num_frames))
+
+
+@quick
+@given(timelines())
+def test_given_frames_exist_before_a_run_in_both_orders(plan):
+    for order in (plan.segments, plan.display_order):
+        known = set(plan.pinned)
+        for segment in order():
+            assert known.issuperset(segment.given_frames)
+            known.update(segment.new_frames)
+    assert sorted(plan.segments(), key=str) == sorted(plan.display_order(), key=str)
+
+
+@quick
+@given(timelines())
+def test_a_run_holds_2_to_l_frames_and_its_ends_are_given_below_level_0(plan):
+    for segment in plan.segments():
+        assert 2 <= len(segment.frames) <= plan.segment_length or plan.num_frames == 1
+        assert segment.frames == tuple(sorted(set(segment.frames)))
+        for frame, is_given in zip(segment.frames, segment.given, strict=True):
+            is_end = segment.level > 0 and frame in (segment.frames[0], segment.frames[-1])
+            assert is_given == (is_end or plan.is_pinned(frame))
+
+
+@quick
+@given(timelines())
+def test_indices_are_unique_and_ascend_in_time(plan):
+    for level in range(plan.num_levels):
+        segments = list(plan.level(level))
+        assert all(segment.level == level for segment in segments)
+        indices = [segment.index for segment in segments]
+        assert indices == sorted(set(indices))
+        for before, after in itertools.pairwise(segments):
+            assert before.frames[-1] <= after.frames[0]
+
+
+@quick
+@given(unpinned())
+def test_frames_are_spread_evenly(plan):
+    for level in range(plan.num_levels):
+        widths = [gap for segment in plan.level(level) for gap in gaps(segment.frames)]
+        assert max(widths, default=0) - min(widths, default=0) <= 1
+
+
+@quick
+@given(unpinned())
+def test_an_index_is_the_number_of_the_interval(plan):
+    for level in range(1, plan.num_levels):
+        above = {0, *plan.keyframes}
+        for segment in itertools.chain.from_iterable(map(plan.level, range(level))):
+            above.update(segment.frames)
+        intervals = list(itertools.pairwise(sorted(above)))
+        for segment in plan.level(level):
+            assert intervals[segment.index] == (segment.frames[0], segment.frames[-1])
+
+
+# ---- Depth and branching --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("segment_length", [3, 4, 8, 16])
+def test_the_depth_is_the_smallest_that_reaches_every_frame(segment_length):
+    for depth in (1, 2):
+        largest = Timeline.full(depth, segment_length).num_frames
+        assert Timeline(largest, segment_length).num_levels == depth
+        assert Timeline(largest + 1, segment_length).num_levels == depth + 1
+        with pytest.raises(ValueError, match=rf"`depth` must be at least {depth + 1} .* {depth} "):
+            Timeline(largest + 1, segment_length, depth)
+
+
+def all_branchings(num_frames: int, max_parts: int, depth: int) -> dict[int, int]:
+    """The fewest frames evaluated for each n_0, by trying every branching."""
+    num_gaps, cheapest = num_frames - 1, {}
+    for parts in itertools.product(range(1, max_parts + 1), repeat=depth):
+        counts = list(itertools.accumulate(parts, int.__mul__))
+        if counts[-1] < num_gaps or min(parts[1:], default=2) < 2:
+            continue
+        if depth > 1 and counts[-2] >= num_gaps:
+            continue
+        grids = [[i * num_gaps // count for i in range(count + 1)] for count in counts[:-1]]
+        runs = sum(gap > 1 for grid in grids for gap in gaps(tuple(grid)))
+        frames_evaluated = num_frames + 2 * runs
+        cheapest[parts[0]] = min(cheapest.get(parts[0], frames_evaluated), frames_evaluated)
+    return cheapest
+
+
+@pytest.mark.parametrize("segment_length", [4, 5, 7, 10, 12])
+@pytest.mark.parametrize("extra_depth", [0, 1])
+def test_most_keyframes_within_the_bound_of_frames_evaluated(segment_length, extra_depth):
+    for num_frames in (segment_length + 1, 23, 50, 82, 83, 101):
+        depth = Timeline(num_frames, segment_length).num_levels + extra_depth
+        if (segment_length - 1) ** depth > 3000:
+            continue
+        plan = Timeline(num_frames, segment_length, depth)
+        cheapest = all_branchings(num_frames, segment_length - 1, depth)
+        bound = 1.25 * num_frames + 2 * segment_length
+        if min(cheapest.values()) > bound:
+            bound = min(cheapest.values()) * 17 / 16
+        most_keyframes = max(n for n, cost in cheapest.items() if cost <= bound)
+        assert plan.branching[0] == most_keyframes
+        assert plan.frames_evaluated == cheapest[most_keyframes]
+
+
+@pytest.mark.parametrize("num_frames", [17, 100, 227, 240, 1024, 3377, 20_000, 10**6, 10**9])
+def test_runs_of_16_keep_the_bound_at_any_length(num_frames):
+    plan = Timeline(num_frames)
+    assert plan.frames_evaluated <= 1.25 * num_frames + 32
+    assert len(plan.keyframes) == 16
+
+
+@quick
+@given(unpinned())
+def test_every_level_of_a_depth_that_is_asked_for_has_new_frames(plan):
+    assert plan.depth in (None, plan.num_levels)
+    assert all(plan.segments_per_level)
+
+
+def test_a_depth_with_nothing_left_to_make_is_refused():
+    assert depth_limits(100, 16) == range(2, 9)
+    with pytest.raises(ValueError, match="`depth` must be at most 8 for 100 frames, got 9"):
+        Timeline(100, depth=9)
+    assert depth_limits(1, 16) == depth_limits(2, 16) == range(1, 2)
+    assert depth_limits(3, 16) == range(1, 3)
+
+
+# ---- Relations ------------------------------------------------------------------------------
+
+
+@quick
+@given(timelines())
+def test_parents_and_children_agree(plan):
+    tops = [segment for segment in plan.segments() if plan.parent(segment) is None]
+    reached = list(tops)
+    for segment in reached:
+        children = list(plan.children(segment))
+        assert all(plan.parent(child) == segment for child in children)
+        reached += children
+    assert sorted(reached, key=str) == sorted(plan.segments(), key=str)
+    if not plan.pinned:
+        assert tops == list(plan.level(0))
+
+
+@quick
+@given(timelines())
+def test_each_frame_knows_its_segment(plan):
+    for segment in plan.segments():
+        assert all(plan.segment_of(frame) == segment for frame in segment.new_frames)
+        for frame in segment.given_frames:
+            source = plan.source(segment, frame)
+            assert source == plan.segment_of(frame)
+            assert frame in plan.pinned if source is None else frame in source.new_frames
+    assert all(plan.segment_of(frame) is None for frame in plan.pinned)
+
+
+@quick
+@given(timelines(), st.data())
+def test_the_ancestry_of_a_frame_is_enough_and_has_nothing_to_spare(plan, data):
+    frame = data.draw(st.integers(0, plan.num_frames - 1))
+    ancestry = plan.ancestry(frame)
+    assert len(ancestry) <= plan.num_levels
+    known = set(plan.pinned)
+    for segment in ancestry:
+        assert known.issuperset(segment.given_frames)
+        known.update(segment.new_frames)
+    assert frame in known
+    wanted = {frame, *(f for segment in ancestry for f in segment.given_frames)}
+    assert all(wanted & set(segment.new_frames) for segment in ancestry)
+
+
+def test_the_source_of_a_new_frame_is_refused():
+    plan = Timeline.full(2, 4)
+    child = next(plan.level(1))
+    assert plan.source(child, 3) == next(plan.level(0))
+    with pytest.raises(ValueError, match=r"given frames \(0, 3\), got 1"):
+        plan.source(child, 1)
+
+
+# ---- Pins -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pinned", [(100,), (0, 239), (7, 8, 9), (1, 50, 51, 120, 200, 238)])
+def test_level_0_holds_all_pins_that_fit(pinned):
+    plan = Timeline(240, pinned=pinned)
+    root = next(plan.level(0))
+    assert set(pinned) <= set(root.frames)
+    assert set(root.given_frames) == set(pinned)
+    assert len(root.frames) == 16
+
+
+def test_pins_on_the_grid_of_a_full_tree_go_first():
+    plan = Timeline(226, pinned=(7, 30, 45, 220))
+    assert plan.keyframes == tuple(range(0, 226, 15))
+    assert [s.frames for s in plan.level(1) if 7 in s.frames] == [tuple(range(16))]
+
+
+def test_many_pins_at_level_0_are_spread_over_the_film():
+    plan = Timeline(1000, pinned=tuple(range(0, 1000, 5)))
+    assert len(plan.keyframes) == 16
+    assert set(plan.keyframes) - {999} <= set(plan.pinned)
+    assert max(gaps(plan.keyframes)) < 2 * 1000 / 15
+
+
+def test_a_grid_without_pins_nearby_stays_even():
+    plan = Timeline(240, pinned=(37,))
+    assert 37 in plan.keyframes
+    assert max(gaps(plan.keyframes)) <= 18
+
+
+def test_runs_that_pins_leave_without_new_frames_do_not_exist():
+    plan = Timeline(5, 3, pinned=(0, 2, 4))
+    assert [segment.frames for segment in plan.segments()] == [(0, 1, 2), (2, 3, 4)]
+    assert all(plan.parent(segment) is None for segment in plan.segments())
+    assert plan.segments_per_level == (0, 2)
+    plan = Timeline(100, pinned=tuple(range(100)))
+    assert list(plan.segments()) == []
+    assert plan.frames_evaluated == plan.num_segments == 0
+
+
+def test_the_order_of_pins_does_not_matter():
+    assert Timeline(100, pinned=(9, 3, 9)) == Timeline(100, pinned=(3, 9))
+
+
+# ---- Counts ---------------------------------------------------------------------------------
+
+
+@quick
+@given(timelines())
+def test_counts_are_those_of_the_segments(plan):
+    per_level = tuple(len(list(plan.level(level))) for level in range(plan.num_levels))
+    assert plan.segments_per_level == per_level
+    assert plan.num_segments == sum(per_level)
+    assert plan.frames_evaluated == sum(len(segment.frames) for segment in plan.segments())
+
+
+def test_a_billion_frames_take_no_memory_and_no_time():
+    choose_branching.cache_clear()
+    tracemalloc.start()
+    began = time.perf_counter()
+    plan = Timeline(10**9, pinned=(0, 123_456_789, 999_999_999))
+    ancestry = plan.ancestry(500_000_001)
+    windows = list(plan.windows(700_000_000, 700_000_100))
+    some = list(itertools.islice(plan.display_order(), 100))
+    level = list(itertools.islice(plan.level(plan.num_levels - 1), 100))
+    assert plan.frames_evaluated <= 1.25e9 + 32
+    seconds = time.perf_counter() - began
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert ancestry[-1].new_frames.count(500_000_001) == 1
+    assert len(some) == len(level) == 100
+    assert windows[0].frames[0] <= 700_000_000 < 700_000_099 <= windows[-1].frames[-1]
+    assert peak < 1_000_000  # bytes
+    assert seconds < 2  # about 0.1 s, traced; a machine may be busy
+
+
+# ---- Windows --------------------------------------------------------------------------------
+
+
+@quick
+@given(timelines())
+def test_windows_tile_the_film_and_each_reads_one_segment(plan):
+    kept: list[int] = []
+    for window in plan.windows():
+        assert gaps(window.frames) == [1] * (len(window.frames) - 1)
+        assert len(window.frames) <= plan.segment_length
+        kept += window.frames[: window.keep]
+        makers = {plan.segment_of(frame) for frame in window.frames[1:-1]} - {None}
+        assert len(makers) <= 1
+        for maker in makers:
+            assert maker is not None
+            assert set(window.frames) <= set(maker.frames)
+    assert kept == list(range(plan.num_frames))
+
+
+@quick
+@given(timelines(), st.data())
+def test_a_range_gets_the_same_windows_as_the_film(plan, data):
+    stop = data.draw(st.integers(0, plan.num_frames))
+    start = data.draw(st.integers(0, stop))
+    expected = [
+        window
+        for window in plan.windows()
+        if any(start <= frame < stop for frame in window.frames[: window.keep])
+    ]
+    assert list(plan.windows(start, stop)) == expected
+
+
+def test_windows_of_a_full_tree_are_its_last_runs():
+    plan = Timeline.full(2, 4)
+    assert [window.frames for window in plan.windows()] == [s.frames for s in plan.level(1)]
+    assert [window.keep for window in plan.windows()] == [3, 3, 4]
+    assert list(Timeline(16).windows()) == [Window(tuple(range(16)), 16)]
+
+
+def test_a_window_is_no_shorter_than_it_must_be():
+    """Frames 0..9 of level 0 are consecutive: one window, not nine."""
+    plan = Timeline(12, 11)
+    assert plan.keyframes == (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11)
+    assert [window.frames for window in plan.windows()] == [tuple(range(10)), (9, 10, 11)]
+
+
+# ---- Edges and errors -----------------------------------------------------------------------
+
+
+def test_the_shortest_films():
+    assert list(Timeline(1).segments()) == [Segment(0, 0, (0,), (False,))]
+    assert list(Timeline(2).segments()) == [Segment(0, 0, (0, 1), (False, False))]
+    assert list(Timeline(2, 2).segments()) == list(Timeline(2).segments())
+    assert list(Timeline(1, 2).windows()) == [Window((0,), 1)]
+    assert list(Timeline(1, pinned=(0,)).segments()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0,), "`num_frames` must be a whole number of at least 1, got 0"),
+        ((-5,), "`num_frames` .* got -5"),
+        ((True,), "`num_frames` .* got True"),
+        ((10, 1), "`segment_length` must be a whole number of at least 2, got 1"),
+        ((3, 2), "`segment_length` must be at least 3 for a film of more than 2 frames, got 2"),
+        ((10, 4, 0), "`depth` must be a whole number of at least 1, got 0"),
+        ((10, 4, None, (10,)), "`pinned` frames must be numbers 0 to 9, got 10"),
+        ((10, 4, None, (-1,)), "`pinned` frames must be numbers 0 to 9, got -1"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused_in_one_line(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Timeline(*arguments)
+
+
+def test_frames_levels_and_ranges_outside_the_film_are_refused():
+    plan = Timeline(10, 4)
+    for call in (plan.segment_of, plan.ancestry):
+        with pytest.raises(ValueError, match="`frame` must be numbers 0 to 9, got 10"):
+            call(10)
+    with pytest.raises(ValueError, match="`level` must be 0 to 1, got 2"):
+        plan.level(2)
+    for start, stop in ((-1, 5), (5, 11), (6, 5)):
+        with pytest.raises(ValueError, match="`start` and `stop`"):
+            plan.windows(start, stop)
+    assert list(plan.windows(5, 5)) == []
