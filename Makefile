@@ -55,7 +55,7 @@ bench: $(INSTALLED)  ## time per run, frames per second, memory
 	@$(BIN)/python -m benchmarks
 
 evaluate: $(INSTALLED)  ## measure the bundled model
-	@$(BIN)/python -m nuwaxl.evaluation
+	@$(BIN)/nuwaxl evaluate
 
 clean:  ## remove what was built, keep .venv
 	@rm -rf out build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -12,8 +12,10 @@ from itertools import pairwise
 # ---- One interval ---------------------------------------------------------------------------
 
 
+# Every walk down the tree divides the intervals near its top again; bounded, so that memory is too.
+@lru_cache(maxsize=256)
 def divide_interval(
-    first: int, last: int, pins: Sequence[int], *, num_parts: int, max_parts: int, reach: int
+    first: int, last: int, pins: tuple[int, ...], *, num_parts: int, max_parts: int, reach: int
 ) -> tuple[int, ...]:
     """Frames that divide [first, last] evenly, bent so that as many pins as fit are among them.
 

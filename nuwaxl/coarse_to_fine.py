@@ -321,14 +321,15 @@ class Orchestrator:
         """Put finished batches into the store, waiting for one if `timeout` is None."""
         for future in wait(frontier.in_flight, timeout, FIRST_COMPLETED).done:
             jobs, given_latents = frontier.in_flight.pop(future)
-            batch = future.result().to("cpu", torch.float32)
-            for job, given, made in zip(jobs, given_latents, batch, strict=True):
-                is_given = torch.tensor(job.segment.given)[:, None, None, None]
-                # A tensor of its own: a slice would keep the whole batch in memory. And given
-                # frames are bit for bit the parent's, whatever the model's dtype did to them.
-                latents = torch.where(is_given, given, made)
-                self.store.put(job.key, latents)
-                if on_segment is not None:
+            is_given = torch.tensor([job.segment.given for job in jobs])[..., None, None, None]
+            # Bit for bit the parents' frames, whatever the model's dtype did to them.
+            made = future.result().to("cpu", torch.float32)
+            batch = torch.where(is_given, given_latents, made)
+            for job, latents in zip(jobs, batch, strict=True):
+                # A copy, since a slice would keep the whole batch in memory.
+                self.store.put(job.key, latents.clone())
+            if on_segment is not None:
+                for job, latents in zip(jobs, batch, strict=True):
                     on_segment(job, latents)
 
     def _wind_up(self, frontier: Frontier[ItemT]) -> None:

@@ -55,7 +55,8 @@ class LongVideoComponents(DiffusionPipeline):
 
     Attributes:
         compute_dtype: precision of the products while a film is made; None takes what is fast and
-            safe on the device (bf16 where the hardware has it). Weights keep theirs.
+            safe on the device (bf16 where the hardware has it). Networks cast to half precision
+            compute in that.
     """
 
     model_cpu_offload_seq = "text_encoder->prompt_adapter->global_unet->local_unet->vae"
@@ -139,8 +140,10 @@ class LongVideoComponents(DiffusionPipeline):
         return pipeline
 
     def _remember_files(self, folder: Path, variant: str | None, replaced: set[str]) -> None:
-        """Take fingerprints from the files: a loaded part may be rounded to another dtype, and
-        transformers makes up layers (BERT's pooler) that the checkpoint leaves out.
+        """Take fingerprints from the files, not from what loading made of them.
+
+        A part may be rounded to another dtype, and transformers makes up layers (BERT's pooler)
+        that the checkpoint leaves out.
         """
         for name, component in self.components.items():
             if isinstance(component, nn.Module) and name not in replaced:
@@ -148,10 +151,11 @@ class LongVideoComponents(DiffusionPipeline):
 
     def to(self: PipelineT, *args: Any, **kwargs: Any) -> PipelineT:
         """Move or cast the networks, as in diffusers; the pipeline stays the same model."""
-        for component in self.components.values():
-            if isinstance(component, nn.Module):
-                # Before values are rounded: a fingerprint is of the weights as they were loaded.
-                module_fingerprint(component)
+        if any(isinstance(argument, torch.dtype) for argument in (*args, *kwargs.values())):
+            # Before values are rounded: a fingerprint is of the weights as they were loaded.
+            for component in self.components.values():
+                if isinstance(component, nn.Module):
+                    module_fingerprint(component)
         return super().to(*args, **kwargs)
 
     def denoiser(
@@ -183,7 +187,7 @@ class LongVideoComponents(DiffusionPipeline):
             latent_shape=latent_shape
             or self.latent_shape(self.config["height"], self.config["width"]),
             device=device,
-            dtype=self.compute_dtype or self._weights_dtype() or fast_dtype(device),
+            dtype=self._weights_dtype() or self.compute_dtype or fast_dtype(device),
             on_step=on_step if callback_on_step_end is not None else None,
         )
 

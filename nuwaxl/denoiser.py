@@ -15,7 +15,6 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     LCMScheduler,
-    SchedulerMixin,
     UniPCMultistepScheduler,
 )
 from diffusers.utils.torch_utils import randn_tensor
@@ -29,7 +28,7 @@ from nuwaxl.fingerprint import fingerprint, module_fingerprint
 from nuwaxl.sampling import RoleSettings, SamplingConfig
 from nuwaxl.text import PromptEncoder
 
-SCHEDULERS: Mapping[str, type[SchedulerMixin]] = {
+SCHEDULERS: Mapping[str, Any] = {
     "ddim": DDIMScheduler,
     "ddpm": DDPMScheduler,
     "dpmpp_2m": DPMSolverMultistepScheduler,
@@ -62,7 +61,6 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
         raise ValueError(
             f"`scheduler` must be one of {', '.join(sorted(SCHEDULERS))}, got {name!r}."
         )
-    scheduler_class: Any = SCHEDULERS[name]
     zero_snr = bool(config.get("rescale_betas_zero_snr", False))
     if zero_snr and config.get("prediction_type", "epsilon") == "epsilon":
         raise ValueError(
@@ -70,7 +68,7 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
             " `rescale_betas_zero_snr`: train with 'v_prediction' or without zero terminal SNR."
         )
     changes = {"timestep_spacing": "trailing"} if zero_snr else {}
-    scheduler = scheduler_class.from_config(config, **changes)
+    scheduler = SCHEDULERS[name].from_config(config, **changes)
     if "clip_sample" in scheduler.config:
         scheduler.register_to_config(clip_sample=False)
     return scheduler
@@ -79,7 +77,8 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
 def frame_generator(seed: int, level: int, frame: int) -> torch.Generator:
     """The source of all random numbers of one frame, whatever else is made and where.
 
-    On the CPU on every machine, so that each device samples the same film.
+    On the CPU on every machine, so that each device samples the same film. Torch's CPU generator
+    takes 32 bits of its seed, so among 100,000 frames about one pair shares its noise by chance.
 
     Args:
         seed: of the film.
@@ -229,78 +228,67 @@ class SegmentDenoiser:
         given_latents = given_latents.to(self.device, torch.float32)
         mask = torch.tensor([job.segment.given for job in jobs], device=self.device)
         given = rearrange(mask, "b f -> b f 1 1 1")
-        embeds, negative_embeds = self._embeddings(jobs, guided=settings.guidance_scale != 1)
-        conditions = {
-            # Since the segment's start: fp32 seconds would lose a frame's length in a film of days.
-            "frame_times": torch.tensor(
-                [[time - job.times[0] for time in job.times] for job in jobs], device=self.device
-            ),
-            "given_latents": torch.where(given, given_latents, 0.0),
-            "conditioning_mask": mask.float(),
-        }
-
-        latents = (
-            draw_noise(generators, given_latents.shape, self.device) * scheduler.init_noise_sigma
+        conditions = self._conditions(
+            jobs, torch.where(given, given_latents, 0.0), mask.float(), settings
         )
-        with autocast(self.device, self.dtype):
-            for step, timestep in enumerate(scheduler.timesteps):
-                # Given frames enter the network clean, at the scale at which it was trained.
-                sample = torch.where(
-                    given, given_latents, scheduler.scale_model_input(latents, timestep)
-                )
-                model_output = self._predict(
-                    network,
-                    sample,
-                    timestep,
-                    embeds,
-                    negative_embeds,
-                    conditions,
-                    settings.guidance_scale,
-                )
-                latents = scheduler_step(scheduler, model_output, timestep, latents, generators)
-                if self.on_step is not None:
-                    changed = self.on_step(step, timestep, {"latents": latents}) or {}
-                    latents = changed.get("latents", latents)
+
+        latents = draw_noise(generators, given_latents.shape, self.device)
+        latents = latents * scheduler.init_noise_sigma
+        for step, timestep in enumerate(scheduler.timesteps):
+            # Given frames enter the network clean, at the scale at which it was trained.
+            sample = scheduler.scale_model_input(latents, timestep)
+            sample = torch.where(given, given_latents, sample)
+            model_output = self._predict(network, sample, timestep, conditions, settings)
+            latents = scheduler_step(scheduler, model_output, timestep, latents, generators)
+            if self.on_step is not None:
+                changed = self.on_step(step, timestep, {"latents": latents}) or {}
+                latents = changed.get("latents", latents)
         return torch.where(given, given_latents, latents)
+
+    def _conditions(
+        self,
+        jobs: Sequence[SegmentJob],
+        given_latents: Float[Tensor, "batch frames channels height width"],
+        conditioning_mask: Float[Tensor, "batch frames"],
+        settings: RoleSettings,
+    ) -> dict[str, Tensor]:
+        """All that the network is told beside the noisy latents, the same at every step.
+
+        Under guidance it is told twice: with each frame's prompt, then with the negative one.
+        """
+        halves = 1 if settings.guidance_scale == 1 else 2
+        prompts = [prompt for job in jobs for prompt in job.prompts]
+        prompts += [self.sampling.negative_prompt] * len(prompts) * (halves - 1)
+        embeds = self.prompt_encoder(prompts).to(self.device)
+        # Since the segment's start: fp32 seconds would lose a frame's length in a film of days.
+        times = [[time - job.times[0] for time in job.times] for job in jobs]
+        return {
+            "encoder_hidden_states": rearrange(embeds, "(b f) n d -> b f n d", f=len(times[0])),
+            "frame_times": torch.tensor(times, device=self.device).repeat(halves, 1),
+            "given_latents": given_latents.repeat(halves, 1, 1, 1, 1),
+            "conditioning_mask": conditioning_mask.repeat(halves, 1),
+        }
 
     def _predict(
         self,
         network: nn.Module,
         sample: Float[Tensor, "batch frames channels height width"],
         timestep: Tensor,
-        embeds: Float[Tensor, "batch frames tokens dim"],
-        negative_embeds: Float[Tensor, "batch frames tokens dim"] | None,
         conditions: Mapping[str, Tensor],
-        guidance_scale: float,
+        settings: RoleSettings,
     ) -> Float[Tensor, "batch frames channels height width"]:
         """The network's prediction under classifier-free guidance, both halves in one call."""
-        if negative_embeds is None:
-            return network(sample, timestep, embeds, **conditions).sample.float()
-        model_output = network(
-            torch.cat([sample, sample]),
-            timestep,
-            torch.cat([embeds, negative_embeds]),
-            **{name: torch.cat([value, value]) for name, value in conditions.items()},
-        ).sample
-        conditional, unconditional = model_output.float().chunk(2)
-        guided = unconditional + guidance_scale * (conditional - unconditional)
+        halves = len(conditions["frame_times"]) // len(sample)
+        with autocast(self.device, self.dtype):
+            model_output = network(sample.repeat(halves, 1, 1, 1, 1), timestep, **conditions)
+        model_output = model_output.sample.float()
+        if halves == 1:
+            return model_output
+        conditional, unconditional = model_output.chunk(2)
+        guided = unconditional + settings.guidance_scale * (conditional - unconditional)
         if self.sampling.guidance_rescale == 0:
             return guided
         return rescale_guidance(guided, conditional, self.sampling.guidance_rescale)
-
-    def _embeddings(
-        self, jobs: Sequence[SegmentJob], *, guided: bool
-    ) -> tuple[
-        Float[Tensor, "batch frames tokens dim"], Float[Tensor, "batch frames tokens dim"] | None
-    ]:
-        """Each frame's own prompt, and the negative prompt when guidance needs it."""
-        prompts = [prompt for job in jobs for prompt in job.prompts]
-        embeds = self.prompt_encoder(prompts).to(self.device)
-        embeds = rearrange(embeds, "(b f) n d -> b f n d", b=len(jobs))
-        if not guided:
-            return embeds, None
-        negative = self.prompt_encoder([self.sampling.negative_prompt]).to(self.device)
-        return embeds, negative[None].expand_as(embeds)
 
 
 def draw_noise(
@@ -338,12 +326,11 @@ def scheduler_step(
     noise_source = (
         {} if isinstance(scheduler, UniPCMultistepScheduler) else {"generator": generators}
     )
-    with torch.autocast(latents.device.type, enabled=False):
-        moved = scheduler.step(
-            rearrange(model_output, "b f c h w -> (b f) c h w"),
-            timestep,
-            rearrange(latents, "b f c h w -> (b f) c h w"),
-            **noise_source,
-            return_dict=False,
-        )[0]
+    moved = scheduler.step(
+        rearrange(model_output, "b f c h w -> (b f) c h w"),
+        timestep,
+        rearrange(latents, "b f c h w -> (b f) c h w"),
+        **noise_source,
+        return_dict=False,
+    )[0]
     return rearrange(moved, "(b f) c h w -> b f c h w", b=latents.shape[0])

@@ -93,7 +93,11 @@ def _file_tensors(paths: Iterable[Path]) -> Iterable[tuple[str, Tensor]]:
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach() for name, tensor in module.state_dict().items()}
+    """The weights by name, in which peft's wrapping of a layer leaves no trace."""
+    return {
+        name.replace(".base_layer.", "."): tensor.detach()
+        for name, tensor in module.state_dict().items()
+    }
 
 
 def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -134,10 +138,11 @@ def _same(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> bool:
 def _lora_scales(module: nn.Module) -> dict[str, Any]:
     """Which LoRA layers act and how strongly: peft keeps that outside the weights."""
     scales = {}
-    for name, layer in module.named_modules():
+    for layer_name, layer in module.named_modules():
         scaling: Any = getattr(layer, "scaling", None)
         active: Any = getattr(layer, "active_adapters", None)
         if isinstance(scaling, dict) and active is not None:
-            active = () if layer.disable_adapters else active
-            scales[name] = {adapter: scaling.get(adapter) for adapter in active}
+            active = [] if layer.disable_adapters else [name for name in active if name in scaling]
+            if active:
+                scales[layer_name] = {adapter: scaling[adapter] for adapter in active}
     return scales

@@ -66,6 +66,10 @@ class Frontier(Generic[ItemT]):
         for request in islice(self.queue, 1) if in_order else self.queue:
             if unfinished.isdisjoint(request.segments):
                 self.queue.remove(request)
+                if not in_order:
+                    # Nothing is passed in this order; from here on the store knows them.
+                    for key in request.segments:
+                        self.last_frames.pop(key, None)
                 return request
         return None
 

@@ -37,7 +37,7 @@ _DEFAULTS = SamplingConfig()
 class LongVideoPipelineOutput(BaseOutput):
     """Result of `LongVideoPipeline`."""
 
-    frames: np.ndarray | Tensor | list[list[PIL.Image.Image]]
+    frames: Any
     """One film: (1, frames, height, width, 3) in [0, 1] as an array, (1, frames, 3, height, width)
     in [0, 1] or latents (1, frames, channels, height, width) as a tensor, or a list of one list of
     pictures."""
@@ -78,7 +78,7 @@ class LongVideoPipeline(LongVideoComponents):
         executor: ExecutorFactory | None = None,
         store: SegmentStore | None = None,
         return_dict: bool = True,
-    ) -> LongVideoPipelineOutput | tuple[Any]:
+    ) -> Any:
         """Make a film and hold it in memory; `stream` makes one of any length in bounded memory.
 
         Args:
@@ -107,6 +107,9 @@ class LongVideoPipeline(LongVideoComponents):
             executor: makes the executor from the segment model; None: in this thread.
             store: keeps finished segments; None: memory, for this call only.
             return_dict: False returns a tuple.
+
+        Returns:
+            `LongVideoPipelineOutput`, or the tuple of its one entry.
 
         Raises:
             ValueError: an argument cannot be, in one line.
@@ -261,7 +264,8 @@ class LongVideoPipeline(LongVideoComponents):
         )
         seed = choose_seed(seed, generator)
         sampling = sampling or SamplingConfig(scheduler=self.scheduler_name())
-        height, width = height or self.config["height"], width or self.config["width"]
+        height = int(self.config["height"]) if height is None else height
+        width = int(self.config["width"]) if width is None else width
         latent_shape = self.latent_shape(height, width)
         pictures = read_pictures(
             images or {}, num_frames=num_frames, fps=fps, height=height, width=width

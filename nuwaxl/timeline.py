@@ -206,6 +206,8 @@ class Timeline:
 
     def is_pinned(self, frame: int) -> bool:
         """Whether `frame` exists before anything runs."""
+        if not self.pinned:
+            return False
         at = bisect_left(self.pinned, frame)
         return at < len(self.pinned) and self.pinned[at] == frame
 

@@ -241,108 +241,11 @@ def test_a_film_that_is_all_pinned_runs_nothing():
     assert model.num_runs == 0
 
 
-def test_another_pinned_picture_changes_the_keys_of_what_is_made_from_it():
-    # 7 lies between keyframes: all that changes is its own leaf.
-    timeline = Timeline(65, 5, pinned=(7,))
-    before = keys(orchestrate(timeline, pinned={7: torch.zeros(LATENT_SHAPE)}))
-    after = keys(orchestrate(timeline, pinned={7: torch.ones(LATENT_SHAPE)}))
-    users = {s for s in timeline.segments() if 7 in s.frames}
-    assert changed(before, after) == descendants(timeline, users)
-
-
-def test_a_pinned_frame_can_be_known_by_its_picture():
-    timeline = Timeline(9, 3, pinned=(4,))
-    options = [
-        {"pinned": {4: torch.zeros(LATENT_SHAPE) + noise}, "pinned_identities": {4: "picture"}}
-        for noise in (0, 1e-6)
-    ]
-    assert keys(orchestrate(timeline, **options[0])) == keys(orchestrate(timeline, **options[1]))
-
-
 def test_pinned_latents_must_be_those_of_the_timeline():
     with pytest.raises(ValueError, match=r"pinned frames \[3\], got \[4\]"):
         orchestrate(Timeline(9, pinned=(3,)), pinned={4: torch.zeros(LATENT_SHAPE)})
     with pytest.raises(ValueError, match=r"shape \(2, 1, 3\), got \(1, 1, 1\) at frame 3"):
         orchestrate(Timeline(9, pinned=(3,)), pinned={3: torch.zeros(1, 1, 1)})
-
-
-# ---- Keys -----------------------------------------------------------------------------------
-
-
-def keys(orchestrator) -> dict:
-    return {
-        segment: orchestrator.job(segment).key for segment in orchestrator.plan.timeline.segments()
-    }
-
-
-def changed(before: dict, after: dict) -> set:
-    return {segment for segment in before if before[segment] != after[segment]}
-
-
-def descendants(timeline: Timeline, segments: set) -> set:
-    """The segments, and all that are made from their frames, directly or not."""
-    found = set(segments)
-    for segment in timeline.segments():
-        sources = {timeline.source(segment, frame) for frame in segment.given_frames}
-        if sources & found:
-            found.add(segment)
-    return found
-
-
-def test_keys_stay_the_same_from_release_to_release():
-    orchestrator = orchestrate(SMALL)
-    (root,) = SMALL.level(0)
-    leaf = list(SMALL.level(2))[5]
-    # Printed by orchestrate(Timeline(65, 5)).job(segment).key[:16] when the format was fixed.
-    assert orchestrator.job(root).key[:16] == "9f8591a4675984ff"
-    assert orchestrator.job(leaf).key[:16] == "cb3f06078cb792ca"
-
-
-def test_every_segment_has_a_key_of_its_own():
-    assert len(set(keys(orchestrate(SMALL)).values())) == SMALL.num_segments
-
-
-@pytest.mark.parametrize("change", [{"seed": 1}, {"fps": 12}, {"sampling": "50 steps"}])
-def test_seed_fps_and_settings_change_every_key(change):
-    assert changed(keys(orchestrate(SMALL)), keys(orchestrate(SMALL, **change))) == set(
-        SMALL.segments()
-    )
-
-
-def test_another_model_changes_every_key():
-    other = LinearModel()
-    other.fingerprint = "another"
-    before, after = keys(orchestrate(SMALL)), keys(orchestrate(SMALL, model=other))
-    assert changed(before, after) == set(SMALL.segments())
-
-
-def test_batch_size_and_store_change_no_key():
-    executor = LocalExecutor(LinearModel(), batch_size=7, pad_batches=True)
-    assert keys(orchestrate(SMALL)) == keys(orchestrate(SMALL, executor, RecordingStore()))
-
-
-@settings(max_examples=12, deadline=None)
-@given(st.integers(0, 64), st.integers(1, 64))
-def test_a_prompt_edit_changes_the_segments_it_touches_and_their_descendants(start, length):
-    stop = min(65, start + length)
-    story = Storyline.parse("a dog runs", duration=65 / 8)
-    edited = story.with_prompt(start / 8, stop / 8, "a cat sleeps")
-    touched = {s for s in SMALL.segments() if any(start <= f < stop for f in s.frames)}
-    before, after = keys(orchestrate(SMALL, story=story)), keys(orchestrate(SMALL, story=edited))
-    assert changed(before, after) == descendants(SMALL, touched)
-    # Level 0 sees the prompts of the whole film, but only at its own frames.
-    if any(start <= frame < stop for frame in SMALL.keyframes):
-        assert len(changed(before, after)) == SMALL.num_segments
-    else:
-        assert len(changed(before, after)) <= 1 + 4
-
-
-def test_jobs_carry_times_and_the_prompt_in_force_at_each():
-    story = Storyline.parse(["a dog runs", "a cat sleeps"], duration=65 / 8)
-    job = orchestrate(SMALL, story=story).job(next(SMALL.level(0)))
-    assert job.times == (0, 2, 4, 6, 8)
-    assert job.prompts == ("a dog runs",) * 3 + ("a cat sleeps",) * 2
-    assert job.sources == (None,) * 5
 
 
 # ---- Bounded memory -------------------------------------------------------------------------
@@ -357,20 +260,14 @@ def unchecked_shapes():
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize("batch_size", [1, 8])
-def test_segments_in_memory_do_not_grow_with_the_film(batch_size):
-    most_held = {}
-    for num_frames in (3_376, 50_626):
-        store = RecordingStore()
-        executor = LocalExecutor(LinearModel(value=lambda time: 0.0), batch_size=batch_size)
-        orchestrator = orchestrate(Timeline(num_frames), executor, store)
-        num_shown = sum(window.keep for window, _ in orchestrator.windows())
-        assert num_shown == num_frames
-        most_held[num_frames] = store.most_held
-        # The last window's segments are all that is left.
-        assert len(store) <= orchestrator.plan.timeline.num_levels + 2 * batch_size
-    # Twice a batch of leaves in the look-ahead, a parent for them, and the chain above.
-    assert max(most_held.values()) <= 2 * batch_size + 2 + 4
+@pytest.mark.parametrize(("num_frames", "batch_size"), [(3_376, 1), (3_376, 8), (50_626, 8)])
+def test_segments_in_memory_do_not_grow_with_the_film(num_frames, batch_size):
+    store = RecordingStore()
+    executor = LocalExecutor(LinearModel(value=lambda time: 0.0), batch_size=batch_size)
+    orchestrator = orchestrate(Timeline(num_frames), executor, store)
+    assert sum(window.keep for window, _ in orchestrator.windows()) == num_frames
+    # Twice a batch of leaves in the look-ahead, their two parents, and the levels above.
+    assert store.most_held <= 2 * batch_size + 2 + 2
 
 
 def test_display_order_holds_little_and_level_order_all():
@@ -382,14 +279,6 @@ def test_display_order_holds_little_and_level_order_all():
         held[order] = store.most_held
     assert held["display"] <= 5
     assert held["level"] == 21
-
-
-def test_jobs_are_remembered_for_few_segments(monkeypatch):
-    monkeypatch.setattr("nuwaxl.jobs._MAX_JOBS_REMEMBERED", 8)
-    orchestrator = orchestrate(SMALL)
-    assert keys(orchestrator) == keys(orchestrate(SMALL))
-    assert len(orchestrator.plan._jobs) == 8
-    assert list(film(orchestrator)) == list(range(65))
 
 
 # ---- When something goes wrong --------------------------------------------------------------

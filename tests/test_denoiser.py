@@ -76,7 +76,7 @@ def denoiser(
         unet,
         local_unet or unet,
         tiny_scheduler(prediction_type),
-        SamplingConfig(**({"num_inference_steps": 3} | sampling)),
+        SamplingConfig(**{"num_inference_steps": 3, **sampling}),
         prompt_encoder(),
         latent_shape=LATENT_SHAPE,
         dtype=dtype,
@@ -103,8 +103,8 @@ class Oracle(nn.Module):
         self.prediction_type = prediction_type
         self.calls: list[dict[str, Tensor]] = []
 
-    def forward(self, sample: Tensor, timestep: Tensor, embeds: Tensor, **rest: Tensor) -> Any:
-        self.calls.append({"sample": sample, "timestep": timestep, "embeds": embeds, **rest})
+    def forward(self, sample: Tensor, timestep: Tensor, **rest: Tensor) -> Any:
+        self.calls.append({"sample": sample, "timestep": timestep, **rest})
         alpha = self.alphas[int(timestep)]
         noise = (sample - alpha.sqrt() * self.clean) / (1 - alpha).sqrt()
         if self.prediction_type == "epsilon":
@@ -121,9 +121,10 @@ class Echo(nn.Module):
         super().__init__()
         self.batches: list[int] = []
 
-    def forward(self, sample: Tensor, timestep: Tensor, embeds: Tensor, **rest: Tensor) -> Any:
+    def forward(self, sample: Tensor, timestep: Tensor, **rest: Tensor) -> Any:
         self.batches.append(len(sample))
-        return Prediction(torch.ones_like(sample) * embeds.mean((2, 3))[..., None, None, None])
+        prompt = rest["encoder_hidden_states"].mean((2, 3))
+        return Prediction(torch.ones_like(sample) * prompt[..., None, None, None])
 
 
 def test_it_is_a_segment_model() -> None:
@@ -288,8 +289,8 @@ def test_rescaled_guidance_has_the_contrast_of_the_conditional_prediction() -> N
 def test_guidance_rescale_and_negative_prompt_change_the_segment() -> None:
     given = latents(local_job())
     plain = denoiser().generate([local_job()], given)
-    for changes in ({"guidance_rescale": 0.7}, {"negative_prompt": "night"}):
-        assert not torch.equal(denoiser(**changes).generate([local_job()], given), plain)
+    for changed in (denoiser(guidance_rescale=0.7), denoiser(negative_prompt="night")):
+        assert not torch.equal(changed.generate([local_job()], given), plain)
 
 
 def test_each_frame_has_its_own_prompt() -> None:

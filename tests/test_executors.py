@@ -1,6 +1,5 @@
 import logging
 import threading
-import time
 from contextlib import closing
 
 import pytest
@@ -136,7 +135,7 @@ def test_gradients_are_off_in_every_thread():
 
 
 def test_replicas_share_the_work_and_make_the_same_film():
-    replicas = [SlowModel() for _ in range(3)]
+    replicas = [LinearModel() for _ in range(3)]
     with closing(ThreadedExecutor(replicas, batch_size=2)) as executor:
         whole = stacked(film(orchestrate(TIMELINE, executor)))
     assert torch.equal(whole, stacked(film(orchestrate(TIMELINE))))
@@ -170,11 +169,3 @@ def test_replicas_of_different_models_are_refused():
 def test_batch_size_must_be_positive():
     with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
         LocalExecutor(LinearModel(), batch_size=0)
-
-
-class SlowModel(LinearModel):
-    """Slow enough that no replica can take all the work before another wakes."""
-
-    def generate(self, jobs, given_latents):
-        time.sleep(0.005)
-        return super().generate(jobs, given_latents)

@@ -12,40 +12,33 @@ from nuwaxl.branching import choose_branching
 from nuwaxl.timeline import Segment, Timeline, Window
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "timeline.json").read_text())
-quick = settings(max_examples=60, deadline=None)
-
-
-def depth_limits(num_frames: int, segment_length: int) -> range:
-    """The depths that the timeline takes, found by trying."""
-    taken = []
-    for depth in range(1, 14):
-        try:
-            taken.append(Timeline(num_frames, segment_length, depth).num_levels)
-        except ValueError:
-            continue
-    assert taken == list(range(taken[0], taken[-1] + 1))
-    return range(taken[0], taken[-1] + 1)
+quick = settings(max_examples=30, deadline=None)
 
 
 @st.composite
-def unpinned(draw, max_frames: int = 700) -> Timeline:
-    num_frames = draw(st.integers(1, max_frames))
+def timelines(draw, pins: bool = True) -> Timeline:
+    """Of any length, depth and segment length; perhaps with pins, single ones and a run of them."""
+    num_frames = draw(st.integers(1, 150))
     segment_length = draw(st.integers(3, 17))
-    limits = depth_limits(num_frames, segment_length)
-    return Timeline(num_frames, segment_length, draw(st.sampled_from([None, *limits])))
-
-
-@st.composite
-def timelines(draw, max_frames: int = 400) -> Timeline:
-    """Of any length, depth and segment length; half of them with pins, single ones or runs."""
-    plan = draw(unpinned(max_frames))
-    last = plan.num_frames - 1
-    pins = draw(st.sets(st.integers(0, last), max_size=12))
+    depth = None
     if draw(st.booleans()):
-        first = draw(st.integers(0, last))
-        pins |= set(range(first, min(last, first + draw(st.integers(0, 60))) + 1))
-    pinned = tuple(pins) if draw(st.booleans()) else ()
-    return Timeline(plan.num_frames, plan.segment_length, plan.depth, pinned)
+        smallest = Timeline(num_frames, segment_length).num_levels
+        depth = draw(st.integers(smallest, deepest(num_frames)))
+    pinned: set[int] = set()
+    if pins and draw(st.booleans()):
+        frames = st.integers(0, num_frames - 1)
+        first = draw(frames)
+        pinned = draw(st.sets(frames, max_size=8))
+        pinned |= set(range(first, min(num_frames, first + draw(st.integers(0, 30)))))
+    return Timeline(num_frames, segment_length, depth, tuple(pinned))
+
+
+def deepest(num_frames: int) -> int:
+    """Level 0 with the two ends alone, then halves, as long as there are frames between."""
+    depth = 1
+    while num_frames > 2 and 2 ** (depth - 1) < num_frames - 1:
+        depth += 1
+    return depth
 
 
 def gaps(frames: tuple[int, ...]) -> list[int]:
@@ -102,7 +95,7 @@ def test_given_frames_exist_before_a_run_in_both_orders(plan):
         for segment in order():
             assert known.issuperset(segment.given_frames)
             known.update(segment.new_frames)
-    assert sorted(plan.segments(), key=str) == sorted(plan.display_order(), key=str)
+    assert set(plan.segments()) == set(plan.display_order())
 
 
 @quick
@@ -129,7 +122,7 @@ def test_indices_are_unique_and_ascend_in_time(plan):
 
 
 @quick
-@given(unpinned())
+@given(timelines(pins=False))
 def test_frames_are_spread_evenly(plan):
     for level in range(plan.num_levels):
         widths = [gap for segment in plan.level(level) for gap in gaps(segment.frames)]
@@ -137,7 +130,7 @@ def test_frames_are_spread_evenly(plan):
 
 
 @quick
-@given(unpinned())
+@given(timelines(pins=False))
 def test_an_index_is_the_number_of_the_interval(plan):
     for level in range(1, plan.num_levels):
         above = {0, *plan.keyframes}
@@ -146,74 +139,6 @@ def test_an_index_is_the_number_of_the_interval(plan):
         intervals = list(itertools.pairwise(sorted(above)))
         for segment in plan.level(level):
             assert intervals[segment.index] == (segment.frames[0], segment.frames[-1])
-
-
-# ---- Depth and branching --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("segment_length", [3, 4, 8, 16])
-def test_the_depth_is_the_smallest_that_reaches_every_frame(segment_length):
-    for depth in (1, 2):
-        largest = Timeline.full(depth, segment_length).num_frames
-        assert Timeline(largest, segment_length).num_levels == depth
-        assert Timeline(largest + 1, segment_length).num_levels == depth + 1
-        with pytest.raises(ValueError, match=rf"`depth` must be at least {depth + 1} .* {depth} "):
-            Timeline(largest + 1, segment_length, depth)
-
-
-def all_branchings(num_frames: int, max_parts: int, depth: int) -> dict[int, int]:
-    """The fewest frames evaluated for each n_0, by trying every branching."""
-    num_gaps, cheapest = num_frames - 1, {}
-    for parts in itertools.product(range(1, max_parts + 1), repeat=depth):
-        counts = list(itertools.accumulate(parts, int.__mul__))
-        if counts[-1] < num_gaps or min(parts[1:], default=2) < 2:
-            continue
-        if depth > 1 and counts[-2] >= num_gaps:
-            continue
-        grids = [[i * num_gaps // count for i in range(count + 1)] for count in counts[:-1]]
-        runs = sum(gap > 1 for grid in grids for gap in gaps(tuple(grid)))
-        frames_evaluated = num_frames + 2 * runs
-        cheapest[parts[0]] = min(cheapest.get(parts[0], frames_evaluated), frames_evaluated)
-    return cheapest
-
-
-@pytest.mark.parametrize("segment_length", [4, 5, 7, 10, 12])
-@pytest.mark.parametrize("extra_depth", [0, 1])
-def test_most_keyframes_within_the_bound_of_frames_evaluated(segment_length, extra_depth):
-    for num_frames in (segment_length + 1, 23, 50, 82, 83, 101):
-        depth = Timeline(num_frames, segment_length).num_levels + extra_depth
-        if (segment_length - 1) ** depth > 3000:
-            continue
-        plan = Timeline(num_frames, segment_length, depth)
-        cheapest = all_branchings(num_frames, segment_length - 1, depth)
-        bound = 1.25 * num_frames + 2 * segment_length
-        if min(cheapest.values()) > bound:
-            bound = min(cheapest.values()) * 17 / 16
-        most_keyframes = max(n for n, cost in cheapest.items() if cost <= bound)
-        assert plan.branching[0] == most_keyframes
-        assert plan.frames_evaluated == cheapest[most_keyframes]
-
-
-@pytest.mark.parametrize("num_frames", [17, 100, 227, 240, 1024, 3377, 20_000, 10**6, 10**9])
-def test_runs_of_16_keep_the_bound_at_any_length(num_frames):
-    plan = Timeline(num_frames)
-    assert plan.frames_evaluated <= 1.25 * num_frames + 32
-    assert len(plan.keyframes) == 16
-
-
-@quick
-@given(unpinned())
-def test_every_level_of_a_depth_that_is_asked_for_has_new_frames(plan):
-    assert plan.depth in (None, plan.num_levels)
-    assert all(plan.segments_per_level)
-
-
-def test_a_depth_with_nothing_left_to_make_is_refused():
-    assert depth_limits(100, 16) == range(2, 9)
-    with pytest.raises(ValueError, match="`depth` must be at most 8 for 100 frames, got 9"):
-        Timeline(100, depth=9)
-    assert depth_limits(1, 16) == depth_limits(2, 16) == range(1, 2)
-    assert depth_limits(3, 16) == range(1, 3)
 
 
 # ---- Relations ------------------------------------------------------------------------------
@@ -228,7 +153,8 @@ def test_parents_and_children_agree(plan):
         children = list(plan.children(segment))
         assert all(plan.parent(child) == segment for child in children)
         reached += children
-    assert sorted(reached, key=str) == sorted(plan.segments(), key=str)
+    assert len(reached) == plan.num_segments
+    assert set(reached) == set(plan.segments())
     if not plan.pinned:
         assert tops == list(plan.level(0))
 
@@ -240,7 +166,6 @@ def test_each_frame_knows_its_segment(plan):
         assert all(plan.segment_of(frame) == segment for frame in segment.new_frames)
         for frame in segment.given_frames:
             source = plan.source(segment, frame)
-            assert source == plan.segment_of(frame)
             assert frame in plan.pinned if source is None else frame in source.new_frames
     assert all(plan.segment_of(frame) is None for frame in plan.pinned)
 

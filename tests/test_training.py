@@ -65,7 +65,8 @@ def test_a_run_stopped_and_resumed_equals_one_that_was_not(tmp_path: Path) -> No
     assert 0 < stopped < 12
     assert train(second, settings(tmp_path / "parts", 12)) == 12
     a, b = (torch.load(tmp_path / name / "model/line.pt") for name in ("whole", "parts"))
-    assert torch.equal(a["weight"], b["weight"]) and torch.equal(a["bias"], b["bias"])
+    assert torch.equal(a["weight"], b["weight"])
+    assert torch.equal(a["bias"], b["bias"])
 
 
 def test_the_curve_is_written_as_json_lines_and_falls(tmp_path: Path) -> None:
@@ -78,8 +79,10 @@ def test_the_curve_is_written_as_json_lines_and_falls(tmp_path: Path) -> None:
 def test_learning_rate_warms_up_holds_and_falls_to_nothing() -> None:
     config = LoopConfig(max_steps=100, warmup_steps=10, decay_fraction=0.2, learning_rate=1.0)
     rates = [config.learning_rate_at(step) for step in range(101)]
-    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[50] == rates[80] == 1.0
-    assert rates[90] == pytest.approx(0.5) and rates[100] == 0.0
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == rates[50] == rates[80] == 1.0
+    assert rates[90] == pytest.approx(0.5)
+    assert rates[100] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -95,8 +98,10 @@ def test_frames_of_a_batch_depend_on_its_number_alone() -> None:
     a, mask = frames.clips(7, 3)
     frames.clips(8, 1)
     b, _ = frames.clips(7, 3)
-    assert a.shape == (3, 2, 128, 128, 3) and mask.shape == (3, 2, 128, 128)
-    assert np.array_equal(a, b) and not np.array_equal(a, frames.clips(8, 3)[0])
+    assert a.shape == (3, 2, 128, 128, 3)
+    assert mask.shape == (3, 2, 128, 128)
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, frames.clips(8, 3)[0])
     assert 0.02 < (mask > 0.5).mean() < 0.5
 
 
@@ -169,9 +174,11 @@ def strips(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_clips_keep_the_times_and_captions_of_their_frames(strips: str) -> None:
     data = LatentStrips([strips, strips])
     clips = data.clips(np.random.default_rng(0), 6, 5)
-    assert clips["latents"].shape == (6, 5, 4, 8, 8) and clips["embeds"].shape == (6, 5, 2, 8)
+    assert clips["latents"].shape == (6, 5, 4, 8, 8)
+    assert clips["embeds"].shape == (6, 5, 2, 8)
     gaps = clips["frame_times"].diff(dim=1)
-    assert torch.allclose(gaps, gaps[:, :1].expand_as(gaps), rtol=1e-4) and gaps.min() >= 0.5
+    assert torch.allclose(gaps, gaps[:, :1].expand_as(gaps), rtol=1e-4)
+    assert gaps.min() >= 0.5
     assert (clips["frame_times"][:, 0] == 0).all()
     assert torch.equal(data.empty_prompt, torch.zeros(2, 8))
     prompts = json.loads((Path(strips) / "prompts.json").read_text())
@@ -184,7 +191,9 @@ def test_clips_keep_the_times_and_captions_of_their_frames(strips: str) -> None:
 def test_given_frames_are_what_was_asked_for_and_never_all(frames: int) -> None:
     rng = np.random.default_rng(0)
     ends = draw_given(rng, {"ends": 1.0}, frames)
-    assert ends[0] == 1 and (frames == 2 or ends[-1] == 1) and ends[1:-1].sum() == 0
+    assert ends[0] == 1
+    assert frames == 2 or ends[-1] == 1
+    assert ends[1:-1].sum() == 0
     assert draw_given(rng, {"none": 1.0}, frames).sum() == 0
     assert draw_given(rng, {"first": 1.0}, frames).tolist() == [1.0] + [0.0] * (frames - 1)
     assert all(0 < draw_given(rng, {"random": 1.0}, frames).sum() < frames for _ in range(50))
@@ -193,7 +202,12 @@ def test_given_frames_are_what_was_asked_for_and_never_all(frames: int) -> None:
 def unet_stage(strips: str, folder: Path, **changes: object) -> DiffusionStage:
     values = dict(
         strips={"all": StripsConfig(folder=strips)},
-        model=UNetConfig(block_out_channels=(8, 16), attention_head_dim=4, norm_num_groups=4, cross_attention_dim=8),
+        model=UNetConfig(
+            block_out_channels=(8, 16),
+            attention_head_dim=4,
+            norm_num_groups=4,
+            cross_attention_dim=8,
+        ),
         num_frames=((1.0, 4, 4),),
         loop=settings(folder, 3, batch_size=2, learning_rate=1e-3),
     )  # fmt: skip
@@ -261,10 +275,13 @@ def test_min_snr_keeps_the_weight_of_pure_noise_for_v_and_cuts_clean_steps(
 ) -> None:
     stage = unet_stage(strips, tmp_path)
     weight = stage._weight(torch.tensor([999, 500, 1]))
-    assert weight[0] == 1.0 and weight[2] < 0.05
+    assert weight[0] == 1.0
+    assert weight[2] < 0.05
     article = unet_stage(
         strips, tmp_path, snr_gamma=0.0,
-        noise=NoiseConfig(beta_schedule="linear", prediction_type="epsilon", rescale_betas_zero_snr=False),
+        noise=NoiseConfig(
+            beta_schedule="linear", prediction_type="epsilon", rescale_betas_zero_snr=False
+        ),
     )  # fmt: skip
     assert article._weight(torch.tensor([999, 1])).tolist() == [1.0, 1.0]
 

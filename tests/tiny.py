@@ -53,7 +53,7 @@ def tiny_text_encoder(seed: int = 0, hidden_size: int = 12) -> BertModel:
         intermediate_size=16,
         max_position_embeddings=16,
     )
-    return BertModel(config, add_pooling_layer=False).eval()
+    return BertModel(config).eval()
 
 
 def tiny_prompt_adapter(seed: int = 0) -> PromptAdapter:

@@ -28,7 +28,9 @@ class FramesConfig:
     def __post_init__(self) -> None:
         """Refuse clips of no frames or of no duration."""
         if self.frames_per_clip < 1:
-            raise ValueError(f"`data.frames_per_clip` must be at least 1, got {self.frames_per_clip}.")
+            raise ValueError(
+                f"`data.frames_per_clip` must be at least 1, got {self.frames_per_clip}."
+            )
         if self.spacing <= 0:
             raise ValueError(f"`data.spacing` must be above 0 seconds, got {self.spacing}.")
 
@@ -54,7 +56,9 @@ class ToonFrames:
         """
         rng = np.random.default_rng((self.seed, index & 0xFFFFFFFF))
         painted = [self._clip(rng) for _ in range(num_clips)]
-        return np.stack([frames for frames, _ in painted]), np.stack([masks for _, masks in painted])
+        return np.stack([frames for frames, _ in painted]), np.stack(
+            [masks for _, masks in painted]
+        )
 
     def _clip(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         span = (self.config.frames_per_clip - 1) * self.config.spacing

@@ -49,17 +49,23 @@ class StripsConfig:
     def __post_init__(self) -> None:
         """Refuse shares and spacings that cannot be drawn from."""
         if min(self.num_strips, self.strip_length, self.captions_per_scene) < 1:
-            raise ValueError("`num_strips`, `strip_length` and `captions_per_scene` must be at least 1.")
+            raise ValueError(
+                "`num_strips`, `strip_length` and `captions_per_scene` must be at least 1."
+            )
         for share, shortest, longest in self.spacings:
             if share < 0 or not 0 < shortest <= longest:
                 raise ValueError(
-                    "`spacings` must be (share, shortest, longest) with 0 < shortest <= longest seconds,"
-                    f" got {(share, shortest, longest)}."
+                    "`spacings` must be (share, shortest, longest) with 0 < shortest <= longest"
+                    f" in seconds, got {(share, shortest, longest)}."
                 )
 
 
 def encode_strips(
-    config: StripsConfig, vae: TemporalAutoencoderKL, embed_prompts: EmbedPrompts, *, batch_size: int = 48
+    config: StripsConfig,
+    vae: TemporalAutoencoderKL,
+    embed_prompts: EmbedPrompts,
+    *,
+    batch_size: int = 48,
 ) -> None:
     """Render, encode and write the strips of `config` to its folder.
 
@@ -76,7 +82,9 @@ def encode_strips(
         times, frames, masks, captions = _render_strip(config, number, bank)
         pixels = rearrange(torch.from_numpy(frames), "f h w c -> 1 f c h w").float() / 127.5 - 1
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            parts = [vae.encode_latents(part.to(device)) for part in pixels.split(batch_size, dim=1)]
+            parts = [
+                vae.encode_latents(part.to(device)) for part in pixels.split(batch_size, dim=1)
+            ]
         latents = torch.cat(parts, dim=1)[0]
         cells = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(masks), latents.shape[-1])
         rows["latents"].append(latents.half().cpu())
@@ -132,7 +140,9 @@ def _render_strip(
     )
     start = rng.uniform(0.0, story.duration - float(times[-1]))
     painted = [render_with_mask(story.state_at(float(start + time))) for time in times]
-    captions = np.array([bank.indices(story.scene_at(float(start + time))) for time in times], np.int32)
+    captions = np.array(
+        [bank.indices(story.scene_at(float(start + time))) for time in times], np.int32
+    )
     frames, masks = (np.stack(parts) for parts in zip(*painted, strict=True))
     return times, frames, masks, captions
 
@@ -163,7 +173,7 @@ class LatentStrips:
 
         Returns:
             `latents` (b f c h w); `frame_times` (b f) in seconds from the first frame; `actor`
-            (b f h w), the part of each latent cell that the actor covers; `embeds` (b f tokens dim).
+            (b f h w), how much of each latent cell the actor covers; `embeds` (b f tokens dim).
         """
         drawn = [self._clip(rng, num_frames) for _ in range(num_clips)]
         return {name: torch.stack([clip[name] for clip in drawn]) for name in drawn[0]}

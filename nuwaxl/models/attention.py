@@ -5,12 +5,13 @@ Knows queries, keys and values, not what the tokens stand for.
 
 import torch
 from diffusers.models.attention_processor import Attention
+from diffusers.models.controlnets.controlnet import zero_module
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 # Longest key sequence for which two batched matrix products beat torch's CPU flash attention in
-# bfloat16. Measured with torch 2.13 on one AVX-512-BF16 core, 4 heads of 32 channels, 8192 to 2048
+# bfloat16. Measured with torch 2.13 on one AVX-512-BF16 core, 4 heads of 32 channels, 8192 to 1536
 # queries in all; milliseconds forward / forward + backward, matmul against flash attention:
 #   16 keys 2.8 / 12 : 5.0 / 102     256 keys 8.0 / 11 : 7.7 / 30    1024 keys 7.0 / 31 : 13 / 36
 #   64 keys 3.0 / 14 : 6.6 / 60      512 keys 3.6 / 15 : 7.2 / 22    1536 keys  17 / 47 : 16 / 39
@@ -21,11 +22,7 @@ MATMUL_MAX_KEYS = 1024
 
 def takes_matmul_path(device: torch.device, dtype: torch.dtype, num_keys: int) -> bool:
     """Whether two matrix products beat the fused kernel for keys of this kind and number."""
-    return (
-        device.type == "cpu"
-        and dtype in (torch.bfloat16, torch.float16)
-        and num_keys <= MATMUL_MAX_KEYS
-    )
+    return device.type == "cpu" and dtype == torch.bfloat16 and num_keys <= MATMUL_MAX_KEYS
 
 
 def attend(
@@ -76,6 +73,9 @@ class FastAttnProcessor:
             encoder_hidden_states: tokens that are asked; `hidden_states` themselves if None.
             attention_mask: bias over keys, as diffusers' blocks hand it over.
         """
+        assert attn.to_k is not None
+        assert attn.to_v is not None
+        assert attn.to_out is not None
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         batch, num_keys, _ = source.shape
         if attention_mask is not None:
@@ -112,8 +112,8 @@ class TemporalAttention(nn.Module):
             dim_head=head_dim,
             processor=FastAttnProcessor(),  # pyright: ignore[reportArgumentType]
         )
-        nn.init.zeros_(self.attn.to_out[0].weight)
-        nn.init.zeros_(self.attn.to_out[0].bias)
+        assert self.attn.to_out is not None
+        zero_module(self.attn.to_out[0])
 
     def forward(
         self,

@@ -81,8 +81,12 @@ class TemporalAutoencoderKL(ModelMixin, ConfigMixin):
             layers_per_block=layers_per_block,
             norm_num_groups=norm_num_groups,
         )
-        self.quant_conv = nn.Conv2d(2 * latent_channels, 2 * latent_channels, 1) if use_quant_conv else None
-        self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1) if use_quant_conv else None
+        self.quant_conv = (
+            nn.Conv2d(2 * latent_channels, 2 * latent_channels, 1) if use_quant_conv else None
+        )
+        self.post_quant_conv = (
+            nn.Conv2d(latent_channels, latent_channels, 1) if use_quant_conv else None
+        )
         self.encoder_temporal = _temporal_layers(self.encoder) if temporal_encoder else None
         self.decoder_temporal = _temporal_layers(self.decoder) if temporal_decoder else None
         self.use_slicing = False
@@ -101,15 +105,16 @@ class TemporalAutoencoderKL(ModelMixin, ConfigMixin):
             image_vae: any `AutoencoderKL` of the usual blocks (Stable Diffusion's, say).
             temporal_encoder: insert temporal layers in the encoder.
             temporal_decoder: insert temporal layers in the decoder.
-    
+
         Raises:
             ValueError: the VAE is built of other blocks than this one can hold.
         """
         config = image_vae.config
         if (config.use_quant_conv, config.act_fn) != (config.use_post_quant_conv, "silu"):
             raise ValueError(
-                "`image_vae` must be an AutoencoderKL with 'silu' and both or no quant convolutions, got"
-                f" act_fn={config.act_fn!r}, use_quant_conv={config.use_quant_conv},"
+                "`image_vae` must be an AutoencoderKL with 'silu' and both or no quant"
+                f" convolutions, got act_fn={config.act_fn!r},"
+                f" use_quant_conv={config.use_quant_conv},"
                 f" use_post_quant_conv={config.use_post_quant_conv}."
             )
         shift = config.shift_factor or 0.0
@@ -128,8 +133,8 @@ class TemporalAutoencoderKL(ModelMixin, ConfigMixin):
         missing, unexpected = model.load_state_dict(image_vae.state_dict(), strict=False)
         if unexpected or any("temporal" not in name for name in missing):
             raise ValueError(
-                "`image_vae` must be built of DownEncoderBlock2D and UpDecoderBlock2D only, got weights that do"
-                f" not fit: {(unexpected + missing)[0]!r}."
+                "`image_vae` must be built of DownEncoderBlock2D and UpDecoderBlock2D only,"
+                f" got weights that do not fit: {(unexpected + missing)[0]!r}."
             )
         return model.to(dtype=image_vae.dtype, device=image_vae.device)
 
@@ -156,8 +161,8 @@ class TemporalAutoencoderKL(ModelMixin, ConfigMixin):
         height, width = frames.shape[-2:]
         if height % self.spatial_scale or width % self.spatial_scale:
             raise ValueError(
-                f"`frames` must have sides that are multiples of {self.spatial_scale}, got {height}x{width}:"
-                " resize or crop them."
+                f"`frames` must have sides that are multiples of {self.spatial_scale}, got"
+                f" {height}x{width}: resize or crop them."
             )
         hidden = rearrange(frames, "b f c h w -> (b f) c h w")
         if self.config.patch_size > 1:
@@ -221,14 +226,20 @@ class TemporalAutoencoderKL(ModelMixin, ConfigMixin):
 
 def _layers(coder: Encoder | Decoder) -> Iterator[tuple[nn.Module, str]]:
     """The spatial layers between first and last convolution, in order, each with its kind."""
-    blocks = [*coder.down_blocks, coder.mid_block] if isinstance(coder, Encoder) else [coder.mid_block, *coder.up_blocks]
+    blocks = (
+        [*coder.down_blocks, coder.mid_block]
+        if isinstance(coder, Encoder)
+        else [coder.mid_block, *coder.up_blocks]
+    )
     for block in blocks:
         attentions = getattr(block, "attentions", None)
         for index, resnet in enumerate(block.resnets):
             if attentions is not None and index > 0 and attentions[index - 1] is not None:
                 yield attentions[index - 1], "attention"
             yield resnet, "resnet"
-        for sampler in getattr(block, "downsamplers", None) or getattr(block, "upsamplers", None) or []:
+        for sampler in (
+            getattr(block, "downsamplers", None) or getattr(block, "upsamplers", None) or []
+        ):
             yield sampler, "sampler"
 
 
@@ -241,15 +252,21 @@ def _temporal_layers(coder: Encoder | Decoder) -> nn.ModuleList:
         elif kind == "attention":
             channels = module.query_dim
             head_dim = channels // module.heads
-            layers.append(TemporalAttention(channels, head_dim=head_dim, frame_embed_dim=_POSITION_DIM))
+            layers.append(
+                TemporalAttention(channels, head_dim=head_dim, frame_embed_dim=_POSITION_DIM)
+            )
     return nn.ModuleList(layers)
 
 
-def _run(coder: Encoder | Decoder, temporal: nn.ModuleList | None, hidden: Tensor, num_frames: int) -> Tensor:
+def _run(
+    coder: Encoder | Decoder, temporal: nn.ModuleList | None, hidden: Tensor, num_frames: int
+) -> Tensor:
     """Run the coder over (batch * frames, channels, height, width), temporal layers in between."""
     upcoming = iter(temporal or ())
     windows = hidden.shape[0] // num_frames
-    positions = get_timestep_embedding(torch.arange(num_frames, device=hidden.device), _POSITION_DIM)
+    positions = get_timestep_embedding(
+        torch.arange(num_frames, device=hidden.device), _POSITION_DIM
+    )
     positions = positions.to(hidden.dtype).expand(windows, -1, -1)
     hidden = coder.conv_in(hidden)
     for module, kind in _layers(coder):

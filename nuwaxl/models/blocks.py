@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from diffusers.models.controlnets.controlnet import zero_module
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
@@ -61,6 +62,7 @@ class TemporalConv(nn.Conv1d):
     def __init__(self, channels: int):
         super().__init__(channels, channels, kernel_size=3, padding=1)
         nn.init.dirac_(self.weight)
+        assert self.bias is not None
         nn.init.zeros_(self.bias)
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -89,12 +91,9 @@ class GivenFrameInjection(nn.Module):
 
     def __init__(self, channels: int, condition_channels: int):
         super().__init__()
-        self.condition_conv = nn.Conv2d(condition_channels, 2 * channels, kernel_size=1)
+        self.condition_conv = zero_module(nn.Conv2d(condition_channels, 2 * channels, 1))
         # The mask is constant over a frame, so its 1x1 convolution is a linear map per frame.
-        self.mask_proj = nn.Linear(condition_channels, 2 * channels)
-        for layer in (self.condition_conv, self.mask_proj):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.mask_proj = zero_module(nn.Linear(condition_channels, 2 * channels))
 
     def forward(
         self,
@@ -314,7 +313,9 @@ class DownBlock(UNetBlock):
     """Layers, each leaving a skip, then half the resolution."""
 
     def forward(
-        self, hidden_states: Float[Tensor, "batch_frames channels height width"], inputs: BlockInputs
+        self,
+        hidden_states: Float[Tensor, "batch_frames channels height width"],
+        inputs: BlockInputs,
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the features and the skips for the up block of this resolution."""
         skips = []
@@ -331,7 +332,9 @@ class MidBlock(UNetBlock):
     """Layers at the coarsest resolution, between the way down and the way up."""
 
     def forward(
-        self, hidden_states: Float[Tensor, "batch_frames channels height width"], inputs: BlockInputs
+        self,
+        hidden_states: Float[Tensor, "batch_frames channels height width"],
+        inputs: BlockInputs,
     ) -> Float[Tensor, "batch_frames channels height width"]:
         """Return the features, shape unchanged."""
         for index in range(len(self.resnets)):

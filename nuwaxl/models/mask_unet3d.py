@@ -4,12 +4,14 @@ Knows latents, noise levels, frame times and prompt embeddings, not schedules, s
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.attention import AttentionMixin
+from diffusers.models.controlnets.controlnet import zero_module
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -102,7 +104,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["DownBlock", "MidBlock", "UpBlock"]
+    _no_split_modules: ClassVar[list[str]] = ["DownBlock", "MidBlock", "UpBlock"]
 
     @register_to_config
     def __init__(
@@ -133,6 +135,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         )
         _check_shape(widths, list(attention_levels), head_dims, norm_num_groups)
         temb_channels = 4 * widths[0]
+        self.temporal = temporal
 
         self.conv_in = nn.Conv2d(in_channels, widths[0], kernel_size=3, padding=1)
         self.time_proj = Timesteps(widths[0], flip_sin_to_cos=True, downscale_freq_shift=0)
@@ -140,64 +143,63 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         if temporal:
             self.frame_time_embedding = FrameTimeEmbedding(temb_channels)
             # Zero at the start, so an untrained network does not see frame times.
-            self.frame_time_proj = nn.Linear(temb_channels, temb_channels)
-            nn.init.zeros_(self.frame_time_proj.weight)
-            nn.init.zeros_(self.frame_time_proj.bias)
+            self.frame_time_proj = zero_module(nn.Linear(temb_channels, temb_channels))
             self.given_frame_encoder = GivenFrameEncoder(
                 in_channels, condition_channels, num_levels if multi_scale_injection else 1
             )
-
-        def shape(level: int, *, attends: bool, injects: bool) -> BlockShape:
-            injects = injects and temporal and (multi_scale_injection or level == 0)
-            return BlockShape(
+        shapes = [
+            BlockShape(
                 temb_channels=temb_channels,
                 norm_num_groups=norm_num_groups,
                 cross_attention_dim=cross_attention_dim,
                 head_dim=head_dims[level],
                 use_linear_projection=use_linear_projection,
-                with_attention=attends,
+                with_attention=attention_levels[level],
                 temporal=temporal,
-                condition_channels=condition_channels if injects else None,
+                condition_channels=condition_channels
+                if temporal and (multi_scale_injection or level == 0)
+                else None,
             )
-
-        coarsest = num_levels - 1
-        self.down_blocks = nn.ModuleList()
-        for level, width in enumerate(widths):
-            pairs = [(widths[max(level - 1, 0)], width)] + [(width, width)] * (layers_per_block - 1)
-            self.down_blocks.append(
-                DownBlock(
-                    pairs,
-                    layers_per_block,
-                    shape(level, attends=attention_levels[level], injects=True),
-                    level=level,
-                    downsample=level < coarsest,
-                )
-            )
-        self.mid_block = MidBlock(
-            [(widths[-1], widths[-1])] * 2,
-            1,
-            shape(coarsest, attends=True, injects=True),
-            level=coarsest,
-        )
-        self.up_blocks = nn.ModuleList()
-        for level in reversed(range(num_levels)):
-            width, below = widths[level], widths[min(level + 1, coarsest)]
-            # The skips of an up block: its own resolution's layers, then what came into them.
-            skips = [width] * layers_per_block + [widths[max(level - 1, 0)]]
-            incoming = [below] + [width] * layers_per_block
-            self.up_blocks.append(
-                UpBlock(
-                    [(a + b, width) for a, b in zip(incoming, skips, strict=True)],
-                    layers_per_block + 1,
-                    shape(level, attends=attention_levels[level], injects=symmetric_injection),
-                    level=level,
-                    upsample=level > 0,
-                )
-            )
+            for level in range(num_levels)
+        ]
+        self._add_blocks(widths, layers_per_block, shapes, symmetric_injection)
 
         self.conv_norm_out = nn.GroupNorm(norm_num_groups, widths[0], eps=RESNET_EPS)
         self.conv_out = nn.Conv2d(widths[0], out_channels, kernel_size=3, padding=1)
         self.set_attn_processor(FastAttnProcessor())  # pyright: ignore[reportArgumentType]
+
+    def _add_blocks(
+        self,
+        widths: list[int],
+        num_layers: int,
+        shapes: list[BlockShape],
+        symmetric_injection: bool,
+    ) -> None:
+        """Add down, mid and up blocks; `widths` and `shapes` by level, finest first."""
+        coarsest = len(widths) - 1
+        self.down_blocks = nn.ModuleList()
+        for level, width in enumerate(widths):
+            pairs = [(widths[max(level - 1, 0)], width)] + [(width, width)] * (num_layers - 1)
+            self.down_blocks.append(
+                DownBlock(
+                    pairs, num_layers, shapes[level], level=level, downsample=level < coarsest
+                )
+            )
+        mid_shape = replace(shapes[-1], with_attention=True)
+        self.mid_block = MidBlock([(widths[-1], widths[-1])] * 2, 1, mid_shape, level=coarsest)
+        self.up_blocks = nn.ModuleList()
+        for level in reversed(range(len(widths))):
+            width, below = widths[level], widths[min(level + 1, coarsest)]
+            # The skips of an up block: its own resolution's layers, then what came into them.
+            skips = [width] * num_layers + [widths[max(level - 1, 0)]]
+            incoming = [below] + [width] * num_layers
+            pairs = [(a + b, width) for a, b in zip(incoming, skips, strict=True)]
+            shape = shapes[level]
+            if not symmetric_injection:
+                shape = replace(shape, condition_channels=None)
+            self.up_blocks.append(
+                UpBlock(pairs, num_layers + 1, shape, level=level, upsample=level > 0)
+            )
 
     def forward(
         self,
@@ -251,11 +253,13 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
     ) -> BlockInputs:
         """Embed noise level, frame times and given frames, folded as the blocks take them."""
         batch, frames = sample.shape[:2]
+        # One row per frame although frames share their noise level: the same matrix product as
+        # the image U-Net's, so the same rounding.
         timesteps = torch.as_tensor(timestep, device=sample.device).expand(batch)
+        timesteps = timesteps.repeat_interleave(frames)
         temb = self.time_embedding(self.time_proj(timesteps).to(sample.dtype))
-        temb = temb.unsqueeze(1).expand(-1, frames, -1)
         frame_embedding, condition_features, mask_features = None, (), ()
-        if self.config.temporal:
+        if self.temporal:
             if frame_times is None:
                 raise ValueError("`frame_times` must be given: this network has temporal layers.")
             if given_latents is None:
@@ -263,12 +267,12 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             if conditioning_mask is None:
                 conditioning_mask = sample.new_zeros(batch, frames)
             frame_embedding = self.frame_time_embedding(frame_times)
-            temb = temb + self.frame_time_proj(functional.silu(frame_embedding))
+            temb = temb + self.frame_time_proj(functional.silu(frame_embedding)).flatten(0, 1)
             condition_features, mask_features = self.given_frame_encoder(
                 given_latents.to(sample.dtype), conditioning_mask.to(sample.dtype)
             )
         return BlockInputs(
-            temb=functional.silu(temb).flatten(0, 1),
+            temb=functional.silu(temb),
             encoder_hidden_states=encoder_hidden_states.flatten(0, 1),
             frame_embedding=frame_embedding,
             condition_features=condition_features,
@@ -300,7 +304,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             ValueError: if `unet2d` has parts that Stable Diffusion's U-Nets do not have.
         """
         if isinstance(unet2d, MaskUNet3D):
-            config = {k: v for k, v in unet2d.config.items() if not k.startswith("_")}
+            config = {k: v for k, v in dict(unet2d.config).items() if not k.startswith("_")}
             if config["temporal"]:
                 raise ValueError("`unet2d` must have `temporal=False`, got a temporal MaskUNet3D.")
         else:
@@ -311,7 +315,9 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             "multi_scale_injection": multi_scale_injection,
             "symmetric_injection": symmetric_injection,
         }
-        model = cls(**config).to(device=unet2d.device, dtype=unet2d.dtype)
+        model = cls(**config)
+        # diffusers' own `to` warns of modules kept in float32 even where there are none.
+        nn.Module.to(model, unet2d.device, unet2d.dtype)
         _, unexpected = model.load_state_dict(unet2d.state_dict(), strict=False)
         assert not unexpected, unexpected
         return model
@@ -319,7 +325,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
 
 def _image_config(unet2d: UNet2DConditionModel) -> dict:
     """Return the arguments of `MaskUNet3D` that rebuild the spatial part of `unet2d`."""
-    config = unet2d.config
+    config: dict[str, Any] = dict(unet2d.config)
     for name, wanted in _STABLE_DIFFUSION.items():
         if config.get(name, wanted) != wanted:
             raise ValueError(

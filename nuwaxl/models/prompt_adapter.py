@@ -6,7 +6,7 @@ Knows hidden states and their padding, not words.
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -48,7 +48,7 @@ class PromptAdapter(ModelMixin, ConfigMixin):
     def forward(
         self,
         hidden_states: Float[Tensor, "batch text text_dim"],
-        attention_mask: Int[Tensor, "batch text"] | None = None,
+        attention_mask: Int[Tensor, "batch text"] | Bool[Tensor, "batch text"] | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
         """Return the prompt tokens, each of unit scale.
 

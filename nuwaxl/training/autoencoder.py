@@ -55,7 +55,9 @@ class AutoencoderStage:
         self.frames = ToonFrames(config.data, seed=config.loop.seed)
         sizes = config.model
         if config.base:
-            self.model = TemporalAutoencoderKL.from_pretrained(config.base, temporal_decoder=sizes.temporal_decoder)
+            self.model = TemporalAutoencoderKL.from_pretrained(
+                config.base, temporal_decoder=sizes.temporal_decoder
+            )
         else:
             self.model = TemporalAutoencoderKL(
                 latent_channels=sizes.latent_channels,
@@ -75,7 +77,8 @@ class AutoencoderStage:
         frames, masks = self.frames.clips(index, batch_size)
         return {
             "frames": to_unit_range(frames),
-            "weight": 1 + self.config.actor_weight * rearrange(torch.from_numpy(masks), "b f h w -> b f 1 h w"),
+            "weight": 1
+            + self.config.actor_weight * rearrange(torch.from_numpy(masks), "b f h w -> b f 1 h w"),
         }
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -91,7 +94,12 @@ class AutoencoderStage:
             squared = (rebuilt.clamp(-1, 1) - frames).square().mean(dim=(1, 2, 3, 4)) / 4
             psnr = (-10 * squared.log10()).mean()
         loss = pixel + self.config.gradient_weight * edges + self.config.kl_weight * kl
-        return loss, {"l1": pixel.detach(), "edges": edges.detach(), "kl": kl.detach(), "psnr": psnr}
+        return loss, {
+            "l1": pixel.detach(),
+            "edges": edges.detach(),
+            "kl": kl.detach(),
+            "psnr": psnr,
+        }
 
     def save(self, folder: Path) -> None:
         """Write the autoencoder with the statistics of its latents."""
@@ -103,7 +111,9 @@ class AutoencoderStage:
     def _measure_statistics(self) -> None:
         frames, _ = self.frames.clips(-1, self.config.num_statistics)
         device = next(self.model.parameters()).device
-        parts = [self.model.posterior(part.to(device)).mode() for part in to_unit_range(frames).split(32)]
+        parts = [
+            self.model.posterior(part.to(device)).mode() for part in to_unit_range(frames).split(32)
+        ]
         latents = torch.cat(parts).double()
         self.model.register_to_config(
             latents_mean=tuple(latents.mean(dim=(0, 2, 3)).tolist()),
@@ -121,7 +131,7 @@ def gradient_distance(
     frames: Float[Tensor, "batch frames 3 height width"],
     weight: Float[Tensor, "batch frames 1 height width"],
 ) -> Float[Tensor, ""]:
-    """Weighted L1 distance of horizontal and vertical differences at full, half and quarter size."""
+    """Weighted L1 distance of pixel differences along both axes, at full, half, quarter size."""
     difference, mask = (rebuilt - frames).flatten(0, 1), weight.flatten(0, 1)
     total = difference.new_zeros(())
     for _ in range(3):

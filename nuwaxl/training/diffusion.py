@@ -13,7 +13,6 @@ import torch
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 from einops import rearrange
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from nuwaxl.data.latents import EmbedPrompts, LatentStrips, StripsConfig, encode_strips
@@ -83,7 +82,7 @@ class DiffusionTraining:
     conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
     model: UNetConfig = field(default_factory=UNetConfig)
     base: str = ""
-    """Folder of a `MaskUNet3D` to start from, an image one included; its sizes replace `model`'s."""
+    """Folder of a `MaskUNet3D` to start from, also an image one; its sizes replace `model`'s."""
     temporal: bool = True
     """False: the image U-Net, on single frames."""
     strips: dict[str, StripsConfig] = field(default_factory=dict)
@@ -104,12 +103,16 @@ class DiffusionTraining:
     def __post_init__(self) -> None:
         """Refuse shares and frame counts that cannot be drawn."""
         if not self.strips:
-            raise ValueError("`strips` must name at least one set of strips to learn from, got none.")
+            raise ValueError(
+                "`strips` must name at least one set of strips to learn from, got none."
+            )
         if not self.given or set(self.given) - set(GIVEN):
             raise ValueError(f"`given` must have keys among {GIVEN}, got {sorted(self.given)}.")
         for share, fewest, most in self.num_frames:
             if share < 0 or not 1 <= fewest <= most:
-                raise ValueError(f"`num_frames` must be (share, fewest, most), got {(share, fewest, most)}.")
+                raise ValueError(
+                    f"`num_frames` must be (share, fewest, most), got {(share, fewest, most)}."
+                )
 
 
 class DiffusionStage:
@@ -134,7 +137,11 @@ class DiffusionStage:
         # One noise level from each of `batch_size` equal parts: the loss varies less.
         levels = (rng.permutation(batch_size) + rng.random(batch_size)) / batch_size
         steps = (levels * self.config.noise.num_train_timesteps).astype(np.int64)
-        return {**batch, "mask": torch.from_numpy(np.stack(masks)), "timesteps": torch.from_numpy(steps)}
+        return {
+            **batch,
+            "mask": torch.from_numpy(np.stack(masks)),
+            "timesteps": torch.from_numpy(steps),
+        }
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Noise the new frames, predict, compare (paper eq. 5, on the new frames)."""
@@ -156,7 +163,9 @@ class DiffusionStage:
             target = self.scheduler.get_velocity(latents, noise, timesteps)
         error = (prediction.float() - target).square()
         cells = (1 - is_given) * (1 + self.config.actor_weight * batch["actor"].unsqueeze(2))
-        per_clip = (error * cells).sum(dim=(1, 2, 3, 4)) / cells.expand_as(error).sum(dim=(1, 2, 3, 4))
+        per_clip = (error * cells).sum(dim=(1, 2, 3, 4)) / cells.expand_as(error).sum(
+            dim=(1, 2, 3, 4)
+        )
         weight = self._weight(timesteps)
         plain = (error * (1 - is_given)).sum() / (1 - is_given).expand_as(error).sum()
         return (per_clip * weight).mean(), {"mse": plain.detach()}
@@ -223,7 +232,11 @@ def _build(config: DiffusionTraining, strips: LatentStrips) -> MaskUNet3D:
 
 def _prepare_strips(config: DiffusionTraining) -> None:
     """Encode the strips whose folder is not there yet."""
-    missing = [strips for strips in config.strips.values() if not (Path(strips.folder) / "config.json").is_file()]
+    missing = [
+        strips
+        for strips in config.strips.values()
+        if not (Path(strips.folder) / "config.json").is_file()
+    ]
     if not missing:
         return
     vae = TemporalAutoencoderKL.from_pretrained(config.conditioning.vae).eval()
@@ -235,7 +248,11 @@ def _prepare_strips(config: DiffusionTraining) -> None:
 def _prompt_embedder(config: ConditioningConfig) -> EmbedPrompts:
     from transformers import AutoModel, AutoTokenizer
 
-    adapter = PromptAdapter.from_pretrained(config.prompt_adapter).eval() if config.prompt_adapter else None
+    adapter = (
+        PromptAdapter.from_pretrained(config.prompt_adapter).eval()
+        if config.prompt_adapter
+        else None
+    )
     return PromptEncoder(
         AutoTokenizer.from_pretrained(config.tokenizer),
         AutoModel.from_pretrained(config.text_encoder, dtype=torch.float32).eval(),

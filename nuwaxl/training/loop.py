@@ -59,7 +59,9 @@ class LoopConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"`loop.{name}` must be at least 1, got {getattr(self, name)}.")
         if self.mixed_precision not in ("no", "bf16", "fp16"):
-            raise ValueError(f"`loop.mixed_precision` must be no, bf16 or fp16, got {self.mixed_precision!r}.")
+            raise ValueError(
+                f"`loop.mixed_precision` must be no, bf16 or fp16, got {self.mixed_precision!r}."
+            )
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of optimizer step `step` (0-based)."""
@@ -100,7 +102,9 @@ class _Progress:
         self.step = state["step"]
 
 
-def train(stage: Stage, config: LoopConfig, *, on_log: Callable[[dict[str, float]], None] | None = None) -> int:
+def train(
+    stage: Stage, config: LoopConfig, *, on_log: Callable[[dict[str, float]], None] | None = None
+) -> int:
     """Train `stage` up to `config.max_steps`, going on from its checkpoint when there is one.
 
     Batches and noise of a step depend on the seed and the step alone, so a run that was killed
@@ -125,7 +129,9 @@ def train(stage: Stage, config: LoopConfig, *, on_log: Callable[[dict[str, float
     if config.gradient_checkpointing:
         stage.model.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
     weights = [parameter for parameter in stage.model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(weights, config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        weights, config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
+    )
     ema = EMAModel(weights, decay=config.ema_decay, foreach=True)
     ema.to(accelerator.device)
     model, optimizer = accelerator.prepare(stage.model, optimizer)
@@ -198,7 +204,11 @@ def _steps(
 
 def _time_of_main_process(accelerator: Accelerator) -> float:
     """Seconds, the same on every process, so that all of them stop and save at one step."""
-    return float(broadcast_object_list([time.monotonic()])[0]) if accelerator.num_processes > 1 else time.monotonic()
+    return (
+        float(broadcast_object_list([time.monotonic()])[0])
+        if accelerator.num_processes > 1
+        else time.monotonic()
+    )
 
 
 def _checkpoint(accelerator: Accelerator, folder: Path) -> None:
@@ -214,7 +224,9 @@ def _checkpoint(accelerator: Accelerator, folder: Path) -> None:
     accelerator.wait_for_everyone()
 
 
-def _finish(stage: Stage, accelerator: Accelerator, ema: EMAModel, weights: list[Any], folder: Path) -> None:
+def _finish(
+    stage: Stage, accelerator: Accelerator, ema: EMAModel, weights: list[Any], folder: Path
+) -> None:
     """Write the averaged weights; the live ones are in the checkpoint."""
     ema.store(weights)
     ema.copy_to(weights)
@@ -226,16 +238,21 @@ def _finish(stage: Stage, accelerator: Accelerator, ema: EMAModel, weights: list
 def _seed(config: LoopConfig, accelerator: Accelerator, step: int, micro: int) -> int:
     """A seed of this step's own, another on each process."""
     number = step * config.gradient_accumulation_steps + micro
-    return (config.seed * 1_000_003 + number) * accelerator.num_processes + accelerator.process_index
+    return (
+        config.seed * 1_000_003 + number
+    ) * accelerator.num_processes + accelerator.process_index
 
 
-def _fetch(stage: Stage, config: LoopConfig, accelerator: Accelerator, step: int, micro: int) -> Any:
+def _fetch(
+    stage: Stage, config: LoopConfig, accelerator: Accelerator, step: int, micro: int
+) -> Any:
     """This process's batch, on its device."""
     number = step * config.gradient_accumulation_steps + micro
     index = number * accelerator.num_processes + accelerator.process_index
     batch = stage.batch(index, config.batch_size)
     return {
-        name: value.to(accelerator.device) if isinstance(value, Tensor) else value for name, value in batch.items()
+        name: value.to(accelerator.device) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
     }
 
 
@@ -253,7 +270,9 @@ class _Log:
 
                 self.board = SummaryWriter(str(self.folder))
             except ImportError:
-                logger.info("tensorboard is not installed: curves go to %s only", self.folder / "log.jsonl")
+                logger.info(
+                    "tensorboard is not installed: curves go to %s only", self.folder / "log.jsonl"
+                )
         return self
 
     def write(self, step: int, row: dict[str, float]) -> None:

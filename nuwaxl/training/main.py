@@ -52,5 +52,7 @@ def train(
     schema, build = STAGES[stage]
     config = load_config(schema, config_file, overrides)
     if stage == "image" and config.temporal:
-        config = dataclasses.replace(config, temporal=False, num_frames=((1.0, 1, 1),), given={"none": 1.0})
+        config = dataclasses.replace(
+            config, temporal=False, num_frames=((1.0, 1, 1),), given={"none": 1.0}
+        )
     return run(build(config), config.loop, on_log=on_log)

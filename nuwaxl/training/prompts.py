@@ -55,7 +55,9 @@ class FactReader(nn.Module):
         super().__init__()
         self.adapter = adapter
         width = adapter.config.dim * adapter.config.num_tokens
-        self.heads = nn.ModuleDict({name: nn.Linear(width, len(values) + 1) for name, values in facts.items()})
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(width, len(values) + 1) for name, values in facts.items()}
+        )
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """Logits per fact, each (batch, classes)."""
@@ -104,17 +106,22 @@ class PromptsStage:
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean cross-entropy over facts."""
         logits = model(batch["hidden"].float(), batch["mask"])
-        losses = [functional.cross_entropy(logits[name].float(), batch[name]) for name in self.facts]
+        losses = [
+            functional.cross_entropy(logits[name].float(), batch[name]) for name in self.facts
+        ]
         right = [(logits[name].argmax(-1) == batch[name]).float().mean() for name in self.facts]
         return torch.stack(losses).mean(), dict(zip(self.facts, right, strict=True))
 
     @torch.no_grad()
     def accuracy(self) -> dict[str, float]:
-        """Share of facts read rightly from captions never learned, the unmentioned ones included."""
+        """Share of facts read rightly from captions never learned, unmentioned ones included."""
         device = next(self.model.parameters()).device
         held = {name: values.to(device) for name, values in self.held_out.items()}
         logits = self.model(held["hidden"].float(), held["mask"])
-        return {name: (logits[name].argmax(-1) == held[name]).float().mean().item() for name in self.facts}
+        return {
+            name: (logits[name].argmax(-1) == held[name]).float().mean().item()
+            for name in self.facts
+        }
 
     def save(self, folder: Path) -> None:
         """Write the adapter; the reading heads have done their work."""
@@ -124,7 +131,9 @@ class PromptsStage:
         )
 
     @torch.no_grad()
-    def _encode(self, encoder: nn.Module, tokenizer: object, count: int, part: int) -> dict[str, Tensor]:
+    def _encode(
+        self, encoder: nn.Module, tokenizer: object, count: int, part: int
+    ) -> dict[str, Tensor]:
         """Captions `part`, encoded: hidden states padded to one length, masks, labels."""
         rng = np.random.default_rng((self.config.loop.seed, 3, part))
         labels = {name: torch.zeros(count, dtype=torch.long) for name in self.facts}

@@ -1,0 +1,80 @@
+"""Trained stages to one checkpoint that `LongVideoPipeline.from_pretrained` loads.
+
+Knows folders, not how their weights were learned.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler
+
+from nuwaxl.models.autoencoder import TemporalAutoencoderKL
+from nuwaxl.models.mask_unet3d import MaskUNet3D
+from nuwaxl.models.prompt_adapter import PromptAdapter
+from nuwaxl.pipeline import LongVideoPipeline
+
+
+@dataclass(frozen=True)
+class AssembleConfig:
+    """Folders of the trained parts, and what the checkpoint says of itself."""
+
+    vae: str = "out/autoencoder/model"
+    prompt_adapter: str = "out/prompts/model"
+    """Empty: the U-Nets attend to the text encoder's hidden states themselves."""
+    global_unet: str = "out/global/model"
+    local_unet: str = "out/local/model"
+    text_encoder: str = "nuwaxl/weights/toon/text_encoder"
+    tokenizer: str = "nuwaxl/weights/toon/tokenizer"
+    height: int = 128
+    width: int = 128
+    fps: float = 8.0
+    segment_length: int = 16
+    dtype: str = "float16"
+    """Of the weights in the files: 'float16', 'bfloat16' or 'float32'."""
+    output: str = "out/model"
+
+    def __post_init__(self) -> None:
+        """Refuse parts that are not there."""
+        if self.dtype not in ("float16", "bfloat16", "float32"):
+            raise ValueError(f"`dtype` must be float16, bfloat16 or float32, got {self.dtype!r}.")
+        for name in ("vae", "prompt_adapter", "global_unet", "local_unet", "text_encoder"):
+            folder = getattr(self, name)
+            if folder and not (Path(folder) / "config.json").is_file():
+                raise ValueError(
+                    f"`{name}` must be a folder with a config.json, got {folder!r}: train it first."
+                )
+
+
+def assemble(config: AssembleConfig) -> LongVideoPipeline:
+    """Put the parts together and write them to `config.output`.
+
+    Args:
+        config: which parts.
+
+    Returns:
+        The pipeline, its weights in the precision that was written.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    dtype = getattr(torch, config.dtype)
+    pipeline = LongVideoPipeline(
+        tokenizer=AutoTokenizer.from_pretrained(config.tokenizer),
+        text_encoder=AutoModel.from_pretrained(config.text_encoder),
+        prompt_adapter=PromptAdapter.from_pretrained(config.prompt_adapter)
+        if config.prompt_adapter
+        else None,
+        vae=TemporalAutoencoderKL.from_pretrained(config.vae),
+        global_unet=MaskUNet3D.from_pretrained(config.global_unet),
+        local_unet=MaskUNet3D.from_pretrained(config.local_unet),
+        scheduler=DDIMScheduler.from_pretrained(Path(config.global_unet) / "scheduler"),
+        height=config.height,
+        width=config.width,
+        fps=config.fps,
+        segment_length=config.segment_length,
+    )
+    for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module):
+            setattr(pipeline, name, part.to(dtype))
+    pipeline.save_pretrained(config.output)
+    return pipeline
