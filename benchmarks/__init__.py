@@ -1,0 +1,1 @@
+"""Benchmarks: ratios within one run, counts, and where the time goes."""
