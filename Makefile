@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "nuwaxl needs Python 3.11 or newer on PATH." >&2; exit 1; }
 	@echo "Installing into $(VENV) (once; some minutes)." >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) \
 		--constraint constraints.txt --editable '.[dev]'
 	@touch $@
 

@@ -3,7 +3,6 @@
 Knows segments and their latents; not how a segment is denoised, where it runs, or pixels.
 """
 
-import hashlib
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -15,20 +14,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nuwaxl.frontier import (
-    Frontier,
-    ItemT,
-    Order,
-    Request,
-    segment_requests,
-    window_requests,
-)
-from nuwaxl.jobs import FilmPlan, FrameSource, SegmentJob
+from nuwaxl.fingerprint import content_hash
+from nuwaxl.frontier import Frontier, ItemT, Order, Request, segment_requests, window_requests
+from nuwaxl.jobs import Edit, FilmPlan, FrameSource, SegmentJob, pinned_key
 from nuwaxl.store import FrameMissingError, SegmentStore
 from nuwaxl.storyline import Storyline
 from nuwaxl.timeline import Segment, Timeline, Window
 
 __all__ = [
+    "Edit",
     "Executor",
     "FrameSource",
     "OnSegment",
@@ -126,6 +120,8 @@ class Orchestrator:
         pinned_identities: content hashes to know pinned frames by, such as that of the picture's
             bytes, which an encoder's rounding does not change. A frame without one is known by
             the hash of its latents.
+        edits: what was changed since, in that order.
+        edit_pictures: latents of the pictures that edits pin, by their content hashes.
 
     Raises:
         ValueError: `fps` is not positive, or `pinned` does not fit `timeline` or `latent_shape`.
@@ -145,18 +141,21 @@ class Orchestrator:
         seed: int,
         pinned: Mapping[int, Tensor] | None = None,
         pinned_identities: Mapping[int, str] | None = None,
+        edits: Sequence[Edit] = (),
+        edit_pictures: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self._pinned = {
-            frame: latents.detach().to("cpu", torch.float32)
+        latents_of = {
+            frame: self._checked(latents, latent_shape, f"frame {frame}")
             for frame, latents in (pinned or {}).items()
         }
-        for frame, latents in self._pinned.items():
-            if latents.shape != latent_shape:
-                raise ValueError(
-                    f"`pinned` latents must have shape {latent_shape}, "
-                    f"got {tuple(latents.shape)} at frame {frame}."
-                )
-        hashes = {frame: content_hash(latents) for frame, latents in self._pinned.items()}
+        identities = {frame: content_hash(latents) for frame, latents in latents_of.items()}
+        identities |= dict(pinned_identities or {})
+        self._pictures = {
+            pinned_key(identities[frame]): latents for frame, latents in latents_of.items()
+        }
+        for identity, latents in (edit_pictures or {}).items():
+            key = pinned_key(identity)
+            self._pictures[key] = self._checked(latents, latent_shape, f"picture {identity[:12]}")
         self.plan = FilmPlan(
             timeline,
             storyline,
@@ -165,11 +164,21 @@ class Orchestrator:
             latent_shape=latent_shape,
             fps=fps,
             seed=seed,
-            pinned_identities=hashes | dict(pinned_identities or {}),
+            pinned_identities=identities,
+            edits=edits,
         )
         self.executor = executor
         self.store = store
         self.latent_shape = latent_shape
+
+    @staticmethod
+    def _checked(latents: Tensor, latent_shape: tuple[int, int, int], where: str) -> Tensor:
+        if latents.shape != latent_shape:
+            raise ValueError(
+                f"`pinned` latents must have shape {latent_shape}, "
+                f"got {tuple(latents.shape)} at {where}."
+            )
+        return latents.detach().to("cpu", torch.float32)
 
     def job(self, segment: Segment) -> SegmentJob:
         """The segment's job; its key is known before anything has run."""
@@ -178,12 +187,20 @@ class Orchestrator:
     def missing(
         self, start: int = 0, stop: int | None = None, *, max_level: int | None = None
     ) -> Iterator[SegmentJob]:
-        """The jobs that `windows` with these arguments would run now: an exact dry run."""
+        """The jobs that `windows` with these arguments would run now.
+
+        An exact dry run, unless the store lets go what a later part of a longer film needs again.
+        """
         frontier: Frontier[Window] = Frontier()
+        seen: set[str] = set()
         for request in window_requests(self.plan, start, stop, max_level):
             frontier.passed(request)
-            for segment in request.segments.values():
-                yield from self._unmade(segment, frontier)
+            for wanted in request.jobs.values():
+                for job in self._unmade(wanted, frontier):
+                    if job.key not in seen:
+                        yield job
+                    if self.plan.num_edits:  # else nothing that was passed is met again
+                        seen.add(job.key)
 
     def run(
         self,
@@ -212,8 +229,8 @@ class Orchestrator:
         in_order = order == "display"
         with closing(self._make(requests, in_order=in_order, on_segment=on_segment)) as made:
             for request in made:
-                job = self.plan.job(request.item)
-                yield job, self._read(job.key, request.item.frames)
+                job = request.item
+                yield job, self._read(job.key, job.segment.frames)
 
     def windows(
         self,
@@ -243,7 +260,10 @@ class Orchestrator:
         requests = window_requests(self.plan, start, stop, max_level)
         with closing(self._make(requests, in_order=True, on_segment=on_segment)) as made:
             for request in made:
-                yield request.item, self._window_latents(request)
+                found: dict[str, Tensor] = {}
+                frames = request.item.frames
+                latents = [self._frame(place, found, frames) for place in request.places]
+                yield request.item, torch.stack(latents)
 
     def _make(
         self,
@@ -288,20 +308,19 @@ class Orchestrator:
         # fill up the batches of earlier ones.
         limit = 2 * self.executor.batch_size * max(1, self.executor.num_workers)
         for request in islice(requests, max(0, limit - len(frontier.queue))):
-            for segment in request.segments.values():
-                for job in self._unmade(segment, frontier):
+            for wanted in request.jobs.values():
+                for job in self._unmade(wanted, frontier):
                     frontier.waiting[job.key] = job
             frontier.queue.append(request)
 
-    def _unmade(self, segment: Segment, frontier: Frontier[ItemT]) -> Iterator[SegmentJob]:
-        """The jobs still to run so that the segment exists, sources first, each only once."""
-        job = self.plan.job(segment)
+    def _unmade(self, job: SegmentJob, frontier: Frontier[ItemT]) -> Iterator[SegmentJob]:
+        """The jobs still to run so that this one is done, sources first, each only once."""
         if job.key in frontier.last_frames:
             return
-        frontier.last_frames[job.key] = segment.frames[-1]
+        frontier.last_frames[job.key] = job.segment.frames[-1]
         if job.key in self.store:
             return
-        for parent in self.plan.parents(segment):
+        for parent in self.plan.parents(job):
             yield from self._unmade(parent, frontier)
         yield job
 
@@ -348,27 +367,22 @@ class Orchestrator:
     ) -> Float[Tensor, "batch frames channels height width"]:
         """The given frames of a batch, zero elsewhere."""
         given_latents = torch.zeros(len(jobs), len(jobs[0].segment.frames), *self.latent_shape)
-        parents: dict[str, Tensor] = {}
+        found: dict[str, Tensor] = {}
         for job, out in zip(jobs, given_latents, strict=True):
             for position, source in enumerate(job.sources):
-                frame = job.segment.frames[position]
-                if source is None:
-                    continue
-                if frame in self._pinned:
-                    out[position] = self._pinned[frame]
-                    continue
-                if source.key not in parents:
-                    parents[source.key] = self._read(source.key, job.segment.given_frames)
-                out[position] = parents[source.key][source.position]
+                if source is not None:
+                    out[position] = self._frame(source, found, job.segment.given_frames)
         return given_latents
 
-    def _window_latents(
-        self, request: Request[Window]
-    ) -> Float[Tensor, "frames channels height width"]:
-        latents = dict(self._pinned)
-        for key, segment in request.segments.items():
-            latents.update(zip(segment.frames, self._read(key, segment.frames), strict=True))
-        return torch.stack([latents[frame] for frame in request.item.frames])
+    def _frame(
+        self, source: FrameSource, found: dict[str, Tensor], frames: Sequence[int]
+    ) -> Float[Tensor, "channels height width"]:
+        """One frame's latents; `found` keeps the segments that were read."""
+        if source.key in self._pictures:
+            return self._pictures[source.key]
+        if source.key not in found:
+            found[source.key] = self._read(source.key, frames)
+        return found[source.key][source.position]
 
     def _read(
         self, key: str, frames: Sequence[int]
@@ -379,11 +393,3 @@ class Orchestrator:
             raise FrameMissingError(
                 f"Frames {list(frames)} are not in the store: their segment has not run."
             ) from error
-
-
-def content_hash(latents: Tensor) -> str:
-    """Hash of a tensor's shape and float32 values, by which a pinned frame is known."""
-    values = latents.detach().to("cpu", torch.float32).contiguous()
-    digest = hashlib.sha256(repr(tuple(values.shape)).encode())
-    digest.update(values.numpy().tobytes())
-    return digest.hexdigest()

@@ -76,7 +76,7 @@ class Film:
         stop = self.checked_stop(start, stop)
         windows = self.orchestrator.windows(start, stop, max_level=max_level, on_segment=on_segment)
         for window, latents in windows:
-            for frame, frame_latents in zip(window.frames[: window.keep], latents, strict=False):
+            for frame, frame_latents in zip(window.shown, latents[window.skip :], strict=False):
                 if start <= frame < stop:
                     yield frame, frame_latents
 
@@ -104,7 +104,7 @@ class Film:
             decoded = self._decode([latents for _, latents in batch])
             for (window, _), window_pixels in zip(batch, decoded, strict=True):
                 for frame, frame_pixels in zip(
-                    window.frames[: window.keep], window_pixels, strict=False
+                    window.shown, window_pixels[window.skip :], strict=False
                 ):
                     if start <= frame < stop:
                         yield frame, frame_pixels

@@ -1,4 +1,4 @@
-"""What a network is, as a hash: the same for the same weights, whatever their device or dtype.
+"""What a network or a tensor is, as a hash: the same on every device.
 
 Knows tensors and files of tensors, not what they are for.
 """
@@ -36,6 +36,14 @@ def fingerprint(parts: object) -> str:
         parts: nested lists, mappings, strings and numbers.
     """
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def content_hash(latents: Tensor) -> str:
+    """Hash of a tensor's shape and float32 values, by which a pinned frame is known."""
+    values = latents.detach().to("cpu", torch.float32).contiguous()
+    digest = hashlib.sha256(repr(tuple(values.shape)).encode())
+    digest.update(values.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def module_fingerprint(module: nn.Module) -> str:

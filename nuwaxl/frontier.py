@@ -3,8 +3,9 @@
 Knows the order of segments and which wait for which; not how they run or what is in them.
 """
 
+import heapq
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,11 +13,11 @@ from typing import Any, Generic, Literal, TypeVar
 
 from torch import Tensor
 
-from nuwaxl.jobs import FilmPlan, SegmentJob
+from nuwaxl.jobs import FilmPlan, FrameSource, SegmentJob
 from nuwaxl.timeline import Segment, Timeline, Window
 
 Order = Literal["display", "level"]
-ItemT = TypeVar("ItemT", Segment, Window)
+ItemT = TypeVar("ItemT", SegmentJob, Window)
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,10 @@ class Request(Generic[ItemT]):
     item: ItemT
     start: int
     """Its first frame; in display order, no later request starts before it."""
-    segments: Mapping[str, Segment]
-    """The segments that must be in the store, by key."""
+    jobs: Mapping[str, SegmentJob]
+    """Those that must be in the store, by key."""
+    places: tuple[FrameSource, ...] = ()
+    """Where a window's frames lie in them."""
 
 
 @dataclass
@@ -64,11 +67,11 @@ class Frontier(Generic[ItemT]):
         """Take the first request whose segments are made; in order, only the first of all."""
         unfinished = self._unfinished()
         for request in islice(self.queue, 1) if in_order else self.queue:
-            if unfinished.isdisjoint(request.segments):
+            if unfinished.isdisjoint(request.jobs):
                 self.queue.remove(request)
                 if not in_order:
                     # Nothing is passed in this order; from here on the store knows them.
-                    for key in request.segments:
+                    for key in request.jobs:
                         self.last_frames.pop(key, None)
                 return request
         return None
@@ -82,7 +85,7 @@ class Frontier(Generic[ItemT]):
         keys = [
             key
             for key, last_frame in self.last_frames.items()
-            if last_frame <= request.start and key not in request.segments
+            if last_frame <= request.start and key not in request.jobs
         ]
         for key in keys:
             del self.last_frames[key]
@@ -95,23 +98,35 @@ class Frontier(Generic[ItemT]):
 
 def segment_requests(
     plan: FilmPlan, order: Order, max_level: int | None
-) -> Iterator[Request[Segment]]:
+) -> Iterator[Request[SegmentJob]]:
     """Ask for each segment down to `max_level`, level by level or in display order.
 
     Raises:
         ValueError: no such order, or `max_level` is negative.
     """
     lowest = _lowest_level(plan.timeline, max_level)
-    if order == "level":
-        segments = (
-            segment for level in range(lowest + 1) for segment in plan.timeline.level(level)
-        )
-    elif order == "display":
-        segments = _descend(plan.timeline, _root(plan.timeline), lowest)
-    else:
+    if order not in ("display", "level"):
         raise ValueError(f"`order` must be 'display' or 'level', got {order!r}.")
-    for segment in segments:
-        yield Request(segment, segment.frames[0], {plan.job(segment).key: segment})
+    edits = range(plan.num_edits + 1)
+    if order == "level":
+        jobs = (
+            job
+            for level in range(lowest + 1)
+            for edit in edits
+            for job in _shown_jobs(plan, edit, _level(plan.timeline_of(edit), level))
+        )
+    else:
+        # Depth first is ascending by first frame, then level, so several films merge into one.
+        jobs = heapq.merge(
+            *(
+                _shown_jobs(plan, edit, _descend(timeline, _root(timeline), lowest))
+                for edit in edits
+                for timeline in (plan.timeline_of(edit),)
+            ),
+            key=lambda job: (job.segment.frames[0], job.segment.level),
+        )
+    for job in jobs:
+        yield Request(job, job.segment.frames[0], {job.key: job})
 
 
 def window_requests(
@@ -119,23 +134,52 @@ def window_requests(
 ) -> Iterator[Request[Window]]:
     """Ask for each decoding window that the range meets, in display order.
 
+    Where an edit begins or ends inside a window, the window is asked for as it was before and as
+    it is after: frames outside the edit's range so keep their pixels, whatever the decoder makes
+    of neighbours.
+
     Raises:
         ValueError: the range is not within the film, or `max_level` is negative.
     """
     timeline = plan.timeline
     lowest = _lowest_level(timeline, max_level)
+    end = timeline.num_frames if stop is None else stop
     if lowest == timeline.num_levels - 1:
-        windows = timeline.windows(start, stop)
+        timeline.windows(start, stop)  # which checks the range
+        for edit, first, last in plan.spans(start, end):
+            for window in plan.timeline_of(edit).windows(first, last):
+                yield _window_request(plan, edit, window, first, last)
     else:
-        end = timeline.num_frames if stop is None else stop
-        windows = (
-            window
-            for window in _coarse_windows(timeline, _root(timeline), lowest)
-            if window.frames[0] < end and window.frames[window.keep - 1] >= start
-        )
-    for window in windows:
-        segments = _segments_of(timeline, window)
-        yield Request(window, window.frames[0], {plan.job(each).key: each for each in segments})
+        for window in _coarse_windows(timeline, _root(timeline), lowest):
+            if window.frames[0] < end and window.shown[-1] >= start:
+                places, jobs = plan.places(window.frames, plan.num_edits)
+                yield Request(window, window.frames[0], {job.key: job for job in jobs}, places)
+
+
+def _window_request(
+    plan: FilmPlan, edit: int, window: Window, first: int, last: int
+) -> Request[Window]:
+    """The window as of an edit; frames that another edit shows are left out."""
+    if plan.num_edits:
+        shown = [at for at in range(window.keep) if first <= window.frames[at] < last]
+        window = Window(window.frames, shown[-1] + 1, shown[0])
+    places, jobs = plan.places(window.frames, edit)
+    return Request(window, window.frames[0], {job.key: job for job in jobs}, places)
+
+
+def _shown_jobs(plan: FilmPlan, edit: int, segments: Iterable[Segment]) -> Iterator[SegmentJob]:
+    """The jobs of an edit that make a frame which no later edit makes again."""
+    shown = plan.spans(0, plan.timeline.num_frames)
+    for segment in segments:
+        if plan.num_edits == 0 or any(
+            each == edit and plan.makes_between(edit, segment, start, stop)
+            for each, start, stop in shown
+        ):
+            yield plan.job_of(edit, segment)
+
+
+def _level(timeline: Timeline, level: int) -> Iterator[Segment]:
+    return timeline.level(level) if level < timeline.num_levels else iter(())
 
 
 def _lowest_level(timeline: Timeline, max_level: int | None) -> int:
@@ -182,20 +226,6 @@ def _coarse_window(timeline: Timeline, segment: Segment, start: int, end: int) -
     if start < end or timeline.num_frames == 1:
         frames = tuple(sorted({start, end, *(f for f in segment.frames if start < f < end)}))
         yield Window(frames, len(frames) if is_last else len(frames) - 1)
-
-
-def _segments_of(timeline: Timeline, window: Window) -> list[Segment]:
-    """The fewest segments that hold the window's frames, pinned ones aside.
-
-    Mostly one: the segment of an inner frame holds the window's ends too, as given frames, so
-    nothing above it is read.
-    """
-    makers: dict[int, Segment | None] = {}
-    for frame in (*window.frames[1:-1], *window.frames):
-        maker = makers.setdefault(frame, timeline.segment_of(frame))
-        if maker is not None and set(maker.frames).issuperset(window.frames):
-            return [maker]
-    return list(dict.fromkeys(maker for maker in makers.values() if maker is not None))
 
 
 def _batch_kind(job: SegmentJob) -> tuple[bool, int]:

@@ -48,6 +48,13 @@ class Window:
     """Consecutive frame numbers, at most L; neighbouring windows share their end frame."""
     keep: int
     """Leading frames whose pixels this window yields; the next one yields the shared last."""
+    skip: int = 0
+    """How many of those are left out, because another window shows them after an edit."""
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """The frames whose pixels this window yields."""
+        return self.frames[self.skip : self.keep]
 
 
 @dataclass(frozen=True)

@@ -126,9 +126,8 @@ def film(orchestrator: Orchestrator, start: int = 0, stop: int | None = None) ->
     """The frames of `windows` by number, each kept once."""
     frames: dict[int, Tensor] = {}
     for window, latents in orchestrator.windows(start, stop):
-        kept = window.frames[: window.keep]
-        assert frames.keys().isdisjoint(kept)
-        frames.update(zip(kept, latents, strict=False))
+        assert frames.keys().isdisjoint(window.shown)
+        frames.update(zip(window.shown, latents[window.skip :], strict=False))
     return frames
 
 

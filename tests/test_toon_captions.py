@@ -152,6 +152,12 @@ def test_vocabulary_holds_every_word_of_every_caption():
         assert unknown_words(canonical_caption(scene)) == []
 
 
+def test_a_part_of_the_world_knows_fewer_words() -> None:
+    prompt = "a giraffe and a dog on the beach in candy land"
+    assert unknown_words(prompt) == []
+    assert unknown_words(prompt, ("dog", "cat"), ("beach",)) == ["giraffe", "candy", "land"]
+
+
 def test_unknown_words_are_named_once_and_in_order():
     assert unknown_words("Two dogs and a zebra chase a zebra through Paris") == [
         "zebra",

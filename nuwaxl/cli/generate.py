@@ -1,5 +1,6 @@
 """`nuwaxl generate`: check everything, then make the film and write it frame by frame."""
 
+import json
 import os
 import sys
 import time
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import nuwaxl
 from nuwaxl.cli import options
 from nuwaxl.cli.errors import FAILURE, INTERRUPTED, CommandError, user_errors
 from nuwaxl.cli.plan import spell_time
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from nuwaxl.pipeline import LongVideoPipeline
+
+BUNDLED_WORLD = Path(nuwaxl.__file__).parent / "weights" / "toon" / "world.json"
+"""Which actors and backgrounds the bundled checkpoint was trained on."""
 
 SHEET_FRAMES = 24
 SHEET_COLUMNS = 6
@@ -133,8 +138,11 @@ def _note_unknown_words(request: FilmRequest) -> None:
     from nuwaxl.toon.captions import unknown_words
 
     assert request.storyline is not None
+    # What the checkpoint was trained on; the captions of the rest of the world are news to it.
+    taught = json.loads(BUNDLED_WORLD.read_text()) if BUNDLED_WORLD.is_file() else {}
+    parts = [tuple(taught[key]) if key in taught else None for key in ("actors", "backgrounds")]
     words = dict.fromkeys(
-        word for scene in request.storyline.scenes for word in unknown_words(scene.prompt)
+        word for scene in request.storyline.scenes for word in unknown_words(scene.prompt, *parts)
     )
     if words:
         typer.echo(

@@ -156,12 +156,21 @@ def _tokens(text: str) -> list[str]:
 
 
 @cache
-def vocabulary() -> frozenset[str]:
-    """Every word that captions use, and every word of the art's synonyms."""
+def vocabulary(
+    actor_names: tuple[str, ...] | None = None, background_names: tuple[str, ...] | None = None
+) -> frozenset[str]:
+    """Every word that captions use, and every word of the art's synonyms.
+
+    Args:
+        actor_names: of these actors only, as a model may have been taught a part; None: of all.
+        background_names: of these places only; None: of all.
+    """
     texts = [_FUNCTION_WORDS]
-    for actor in actors().values():
+    for name in actors() if actor_names is None else actor_names:
+        actor = actors()[name]
         texts += [actor.name, *actor.synonyms]
-    for background in backgrounds().values():
+    for name in backgrounds() if background_names is None else background_names:
+        background = backgrounds()[name]
         place = words.PLACES[background.name]
         texts += [background.name, *background.synonyms]
         texts += [*place.at, *place.along, *place.over, *place.nouns, *place.adverbs]
@@ -174,12 +183,21 @@ def vocabulary() -> frozenset[str]:
     return frozenset(token for text in texts for token in _tokens(text))
 
 
-def unknown_words(prompt: str) -> list[str]:
+def unknown_words(
+    prompt: str,
+    actor_names: tuple[str, ...] | None = None,
+    background_names: tuple[str, ...] | None = None,
+) -> list[str]:
     """The words of a prompt that no caption uses, in order, each once.
 
     A plural counts as its singular: 'dogs' is known because 'dog' is.
+
+    Args:
+        prompt: any text.
+        actor_names: captions of these actors only; None: of all.
+        background_names: captions of these places only; None: of all.
     """
-    known = vocabulary()
+    known = vocabulary(actor_names, background_names)
     missing = [
         word
         for word in _tokens(prompt)

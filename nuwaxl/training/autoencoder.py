@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nuwaxl.data.frames import FramesConfig, ToonFrames
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
+from nuwaxl.training.growth import grow_autoencoder
 from nuwaxl.training.loop import LoopConfig
 
 
@@ -34,7 +35,7 @@ class AutoencoderTraining:
     data: FramesConfig = field(default_factory=FramesConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     base: str = ""
-    """Folder of an autoencoder to start from; its sizes replace `model`'s."""
+    """Folder of an autoencoder to start from; its sizes replace `model`'s, its latents grow."""
     train_encoder: bool = True
     """False: latents stay as they are and only the decoder learns."""
     kl_weight: float = 1e-4
@@ -55,9 +56,10 @@ class AutoencoderStage:
         self.frames = ToonFrames(config.data, seed=config.loop.seed)
         sizes = config.model
         if config.base:
-            self.model = TemporalAutoencoderKL.from_pretrained(
+            base = TemporalAutoencoderKL.from_pretrained(
                 config.base, temporal_decoder=sizes.temporal_decoder
             )
+            self.model = grow_autoencoder(base, sizes.latent_channels)
         else:
             self.model = TemporalAutoencoderKL(
                 latent_channels=sizes.latent_channels,

@@ -20,6 +20,7 @@ from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.mask_unet3d import MaskUNet3D
 from nuwaxl.models.prompt_adapter import PromptAdapter
 from nuwaxl.text import PromptEncoder
+from nuwaxl.training.growth import grow_unet
 from nuwaxl.training.loop import LoopConfig
 
 GIVEN = ("none", "ends", "first", "random")
@@ -211,10 +212,12 @@ def _draw_frames(rng: np.random.Generator, choices: Sequence[tuple[float, int, i
 
 def _build(config: DiffusionTraining, strips: LatentStrips) -> MaskUNet3D:
     """The network to train: from `base`, with new layers that change nothing, or afresh."""
+    channels = strips.parts[0]["latents"].shape[2]
     if config.base:
         base = MaskUNet3D.from_pretrained(config.base)
+        if base.config.in_channels != channels:
+            base = grow_unet(base, channels)
         return base if base.config.temporal == config.temporal else MaskUNet3D.from_unet2d(base)
-    channels = strips.parts[0]["latents"].shape[2]
     sizes = config.model
     return MaskUNet3D(
         in_channels=channels,

@@ -9,10 +9,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import imageio.v3 as iio
 import numpy as np
 from av.filter import Graph
 from jaxtyping import UInt8
-from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from nuwaxl.video.colour import BT709, LIMITED_RANGE, ColourConverter, resize_planes
@@ -171,7 +171,7 @@ class FolderEncoder:
     def add(self, picture: UInt8[np.ndarray, "height width 3"]) -> None:
         """Write the next picture."""
         name = f"frame_{self._num_frames:06d}.png"
-        Image.fromarray(picture).save(self._path / name, pnginfo=self._note)
+        iio.imwrite(self._path / name, picture, plugin="pillow", is_batch=False, pnginfo=self._note)
         self._num_frames += 1
 
     def close(self) -> None:

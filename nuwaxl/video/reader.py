@@ -11,11 +11,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import imageio.v3 as iio
 import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
-from PIL import Image
 
 from nuwaxl.video.colour import ColourConverter
 from nuwaxl.video.encoders import FPS_NOTE
@@ -172,14 +172,13 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _read_folder(folder: Path) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     for picture in _pictures(folder):
-        with Image.open(picture) as image:
-            yield np.array(image.convert("RGB"))
+        yield iio.imread(picture, plugin="pillow", index=0, mode="RGB")
 
 
 def _probe_folder(folder: Path) -> VideoInfo:
     pictures = _pictures(folder)
-    with Image.open(pictures[0]) as image:
-        note = image.info.get(FPS_NOTE)
-        width, height = image.size
+    with iio.imopen(pictures[0], "r", plugin="pillow") as first:
+        note = first.metadata(index=0).get(FPS_NOTE)
+        height, width = first.properties(index=0).shape[:2]
     fps = None if note is None else Fraction(note)
     return VideoInfo(len(pictures), fps, width, height, "png")

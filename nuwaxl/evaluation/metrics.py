@@ -1,0 +1,231 @@
+"""How well a film keeps to what is known of it: pure functions on arrays.
+
+Knows frames, labels and frame numbers, not who made the frames and not how labels were read.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from nuwaxl.evaluation.motion import scroll_speeds
+
+Frames = UInt8[np.ndarray, "frames height width 3"]
+
+DRIFT_SHARE = 0.15
+"""Share of a film, at its start and at its end, that is compared for drift."""
+
+_CELL = 8
+"""Side of the cells, in pixels, on whose means flicker is measured: a scroll of a few pixels per
+frame changes a cell smoothly, while a change of brightness or colour does not."""
+
+
+def right_per_frame(
+    read: Mapping[str, Int[np.ndarray, " frames"]], known: Mapping[str, Int[np.ndarray, " frames"]]
+) -> dict[str, Float[np.ndarray, " frames"]]:
+    """1 where an attribute was read as it is known, 0 where not, NaN where either is -1.
+
+    Args:
+        read: class numbers by attribute; -1 where nothing was read.
+        known: the same, -1 where no viewer could tell.
+    """
+    return {
+        name: np.where((labels < 0) | (read[name] < 0), np.nan, read[name] == labels)
+        for name, labels in known.items()
+    }
+
+
+def caption_accuracy(
+    right: Mapping[str, Float[np.ndarray, " frames"]],
+) -> dict[str, float | None]:
+    """Share of frames in which each attribute is right, and in which 'all' that count are.
+
+    Args:
+        right: of `right_per_frame`.
+    """
+    accuracy = {name: _mean(values) for name, values in right.items()}
+    table = np.stack(list(right.values()))
+    accuracy["all"] = _mean(np.where(np.isnan(table).all(axis=0), np.nan, _worst(table)))
+    return accuracy
+
+
+def _worst(table: Float[np.ndarray, "attributes frames"]) -> Float[np.ndarray, " frames"]:
+    return np.where(np.isnan(table), 1.0, table).min(axis=0)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """Mean of what is not NaN."""
+    seen = values[~np.isnan(values)]
+    return float(seen.mean()) if len(seen) else None
+
+
+def frame_change(frames: Frames) -> Float[np.ndarray, " pairs"]:
+    """Mean absolute difference of neighbouring frames, in grey levels.
+
+    Args:
+        frames: of one film.
+    """
+    return np.array(
+        [
+            np.abs(first.astype(np.int16) - second).mean()
+            for first, second in zip(frames[:-1], frames[1:], strict=True)
+        ]
+    )
+
+
+def seam_ratio(
+    frames: Frames,
+    boundaries: Sequence[int],
+    inside: Bool[np.ndarray, " pairs"] | None = None,
+    *,
+    reach: int = 3,
+) -> float | None:
+    """Change across the boundaries of segments over the change near them: 1 where none is seen.
+
+    A boundary is the pair (b - 1, b). What is near are the pairs up to `reach` away on both sides,
+    in the same scene, so that fast scenes weigh as much in both.
+
+    Args:
+        frames: of one film.
+        boundaries: first frame b of every part that was decoded by itself.
+        inside: which pairs of neighbouring frames lie in one scene; None: all.
+        reach: pairs on either side.
+
+    Returns:
+        None when no boundary lies inside a scene.
+    """
+    change = frame_change(frames)
+    inside = np.ones(len(change), bool) if inside is None else inside
+    seams = {boundary - 1 for boundary in boundaries if 0 < boundary < len(frames)}
+    across, beside = [], []
+    for seam in sorted(seams):
+        first, stop = seam, seam + 1
+        while first > 0 and inside[first - 1] and seam - first < reach:
+            first -= 1
+        while stop < len(change) and inside[stop] and stop - seam <= reach:
+            stop += 1
+        near = [pair for pair in range(first, stop) if pair not in seams]
+        if inside[seam] and near:
+            across.append(change[seam])
+            beside.append(change[near].mean())
+    if not across:
+        return None
+    return float(np.sum(across) / max(1e-6, np.sum(beside)))
+
+
+def flicker(
+    frames: Frames,
+    inside: Bool[np.ndarray, " pairs"] | None = None,
+    actor: Float[np.ndarray, "frames 2"] | None = None,
+    *,
+    actor_reach: float = 40.0,
+) -> float | None:
+    """Mean absolute second difference in time of the background, in grey levels.
+
+    It is taken on the means of cells of 8x8 pixels, on which scrolling is smooth.
+
+    Args:
+        frames: of one film, 128x128.
+        inside: which pairs of neighbouring frames lie in one scene; None: all.
+        actor: centre of the actor's cell (x, y), in pixels; cells nearer than `actor_reach` to
+            it do not count. None: all cells do.
+        actor_reach: in pixels.
+
+    Returns:
+        None when no three frames in a row lie in one scene.
+    """
+    inside = np.ones(max(0, len(frames) - 1), bool) if inside is None else inside
+    rows, columns = frames.shape[1] // _CELL, frames.shape[2] // _CELL
+    trimmed = frames[:, : rows * _CELL, : columns * _CELL]
+    cells = trimmed.reshape(len(frames), rows, _CELL, columns, _CELL, 3).mean(axis=(2, 4))
+    bend = np.abs(cells[:-2] - 2 * cells[1:-1] + cells[2:]).mean(axis=-1)
+    counted = np.broadcast_to((inside[:-1] & inside[1:])[:, None, None], bend.shape)
+    if actor is not None:
+        x = (np.arange(columns) + 0.5) * _CELL
+        y = (np.arange(rows) + 0.5) * _CELL
+        centre = actor[1:-1]
+        far_x = np.abs(x[None, None] - centre[:, 0, None, None]) > actor_reach
+        far_y = np.abs(y[None, :, None] - centre[:, 1, None, None]) > actor_reach
+        counted = counted & (far_x | far_y)
+    return float(bend[counted].mean()) if counted.any() else None
+
+
+def motion_error(
+    frames: Frames,
+    speeds: Float[np.ndarray, " frames"],
+    scenes: Sequence[tuple[int, int]],
+    fps: float,
+) -> float | None:
+    """Mean absolute error of the background's scroll, in px/s, direction included.
+
+    Args:
+        frames: of one film, 128x128.
+        speeds: known speed of the camera at each frame, px/s, to the right positive.
+        scenes: (first frame, frame after the last) of each.
+        fps: frames per second.
+
+    Returns:
+        None when every scene is shorter than the half second over which scroll is measured.
+    """
+    errors = []
+    for first, stop in scenes:
+        measured = scroll_speeds(frames[first:stop], fps)
+        errors.extend(np.abs(measured - speeds[first : first + len(measured)]))
+    return float(np.mean(errors)) if errors else None
+
+
+def drift(right: Float[np.ndarray, " frames"], share: float = DRIFT_SHARE) -> float | None:
+    """Accuracy over the first part of a film less that over the last: above 0, it gets worse.
+
+    Args:
+        right: of one attribute, of `right_per_frame`.
+        share: of the film that is the first and that is the last part.
+
+    Returns:
+        None when nothing counts in either part.
+    """
+    length = max(1, round(share * len(right)))
+    first, last = _mean(right[:length]), _mean(right[-length:])
+    return None if first is None or last is None else first - last
+
+
+def identity_kept(
+    actor: Int[np.ndarray, " frames"], scenes: Sequence[tuple[int, int]]
+) -> float | None:
+    """Share of frames that show the actor which most frames of their scene show.
+
+    It says whether somebody stays who he is, not whether he was asked for.
+
+    Args:
+        actor: class numbers, as read.
+        scenes: (first frame, frame after the last) of each.
+    """
+    kept = [(actor[a:b] == np.bincount(actor[a:b]).argmax()) for a, b in scenes if b > a]
+    return float(np.concatenate(kept).mean()) if kept else None
+
+
+def cut_errors(
+    features: Float[np.ndarray, "frames dim"], cuts: Sequence[int], *, reach: int = 8
+) -> list[int]:
+    """How many frames each cut is from where it should be.
+
+    A cut is found where splitting the frames around it in two leaves the least variance inside.
+
+    Args:
+        features: of each frame.
+        cuts: first frame of each scene that must look different from the one before.
+        reach: frames before and after that are searched, up to half the way to the next cut.
+    """
+    edges = [0, *cuts, len(features)]
+    errors = []
+    for before, cut, after in zip(edges[:-2], edges[1:-1], edges[2:], strict=True):
+        first = max(before if before == 0 else (before + cut + 1) // 2, cut - reach)
+        stop = min(after if after == len(features) else (cut + after) // 2, cut + reach)
+        around = features[first:stop]
+        spread = [
+            sum(((part - part.mean(axis=0)) ** 2).sum() for part in (around[:at], around[at:]))
+            for at in range(1, len(around))
+        ]
+        if spread:
+            errors.append(abs(first + 1 + int(np.argmin(spread)) - cut))
+    return errors

@@ -1,0 +1,48 @@
+"""Grown latents: nothing that was learned is lost."""
+
+import pytest
+import torch
+
+from nuwaxl.models.autoencoder import TemporalAutoencoderKL
+from nuwaxl.models.mask_unet3d import MaskUNet3D
+from nuwaxl.training.growth import grow_autoencoder, grow_unet
+
+
+@pytest.mark.parametrize("use_quant_conv", [True, False])
+def test_a_grown_autoencoder_rebuilds_what_the_old_one_did(use_quant_conv: bool) -> None:
+    torch.manual_seed(0)
+    old = TemporalAutoencoderKL(
+        3,
+        (8, 8),
+        norm_num_groups=4,
+        use_quant_conv=use_quant_conv,
+        latents_mean=(0.5, 1.0, 2.0),
+        latents_std=(2.0, 3.0, 4.0),
+    )
+    new = grow_autoencoder(old, 5)
+    pixels = torch.rand(1, 2, 3, 8, 8)
+    with torch.no_grad():
+        before, after = old.encode_latents(pixels), new.encode_latents(pixels)
+        assert torch.allclose(after[:, :, :3], before, atol=1e-5)
+        # The new channels carry something of the picture already, for the decoder to learn from.
+        assert after[:, :, 3:].std() > 0.01
+        assert torch.allclose(new.decode_latents(after), old.decode_latents(before), atol=1e-5)
+        old_variance = old.posterior(pixels).logvar
+        assert torch.allclose(new.posterior(pixels).logvar[:, :3], old_variance, atol=1e-5)
+
+
+def test_a_grown_unet_predicts_the_old_channels_as_before() -> None:
+    torch.manual_seed(0)
+    old = MaskUNet3D(3, 3, (8, 8), attention_head_dim=4, norm_num_groups=4, cross_attention_dim=8)
+    new = grow_unet(old, 5)
+    sample, prompts, times = torch.randn(1, 3, 5, 4, 4), torch.randn(1, 3, 2, 8), torch.arange(3.0)
+    with torch.no_grad():
+        before = old(sample[:, :, :3], 5, prompts, frame_times=times[None]).sample
+        after = new(sample, 5, prompts, frame_times=times[None]).sample
+    assert torch.allclose(after[:, :, :3], before, atol=1e-5)
+    assert (after[:, :, 3:] == 0).all()
+
+
+def test_latents_do_not_shrink() -> None:
+    with pytest.raises(ValueError, match="not shrink to 2"):
+        grow_autoencoder(TemporalAutoencoderKL(3, (8, 8), norm_num_groups=4), 2)
