@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from nuwaxl.coarse_to_fine import Orchestrator, SegmentJob, SegmentModel
     from nuwaxl.denoiser import SegmentDenoiser
+    from nuwaxl.disk_store import DiskStore
+    from nuwaxl.inputs import FilmEdit
     from nuwaxl.models.autoencoder import TemporalAutoencoderKL
     from nuwaxl.models.mask_unet3d import MaskUNet3D
     from nuwaxl.models.prompt_adapter import PromptAdapter
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "DiskStore": "nuwaxl.disk_store",
+    "FilmEdit": "nuwaxl.inputs",
     "LongVideoPipeline": "nuwaxl.pipeline",
     "MaskUNet3D": "nuwaxl.models.mask_unet3d",
     "MemoryStore": "nuwaxl.store",
@@ -47,6 +51,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "DiskStore",
+    "FilmEdit",
     "LongVideoPipeline",
     "MaskUNet3D",
     "MemoryStore",

@@ -164,6 +164,19 @@ class SegmentDenoiser:
             [[module_fingerprint(network) for network in networks], noise_levels]
         )
 
+    def replica(self, device: torch.device | str) -> "SegmentDenoiser":
+        """The same model on a device of its own; on the same device the weights are shared.
+
+        Args:
+            device: where the replica's networks run.
+        """
+        twin = copy.copy(self)
+        twin.device = torch.device(device)
+        if twin.device != self.device:
+            twin.global_unet = copy.deepcopy(self.global_unet).to(device)
+            twin.local_unet = copy.deepcopy(self.local_unet).to(device)
+        return twin
+
     def settings(self, job: SegmentJob) -> RoleSettings:
         """Steps and guidance of a segment: its level's, or the keyframes'.
 

@@ -48,3 +48,28 @@ def autocast(device: torch.device | str, dtype: torch.dtype) -> AbstractContextM
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast(torch.device(device).type, dtype=dtype)
+
+
+def devices_like(device: torch.device | str, count: int) -> list[torch.device]:
+    """Devices for so many replicas of a model: `device`, then the others of its kind.
+
+    On a CPU it is the same one again; of accelerators there must be enough.
+
+    Args:
+        device: of the first replica.
+        count: how many.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    first = torch.device(device)
+    if first.type == "cpu":
+        return [first] * count
+    available = torch.get_device_module(first.type).device_count()
+    if count > available:
+        raise ValueError(
+            f"`workers` must be at most {available}, the number of {first.type} devices here, got "
+            f"{count}."
+        )
+    start = first.index or 0
+    return [torch.device(first.type, (start + i) % available) for i in range(count)]

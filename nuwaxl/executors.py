@@ -5,6 +5,7 @@ Knows batches, memory and threads; not frames' meaning, prompts or files.
 
 import logging
 import queue
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -18,6 +19,11 @@ logger = logging.getLogger(__name__)
 
 # CUDA, MPS and Python have classes or texts of their own; torch's CPU allocator says "can't".
 _OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory")
+
+# The first call at a size also pays for kernels and memory that the second finds ready.
+_CALLS_PER_SIZE = 2
+_WORTH_DOUBLING = 0.95
+"""A larger batch is kept if a segment then costs at most so much of what it did."""
 
 
 class SegmentTooLargeError(RuntimeError):
@@ -33,6 +39,9 @@ class LocalExecutor:
     Args:
         model: what makes the segments.
         batch_size: largest number of segments in one call of the model.
+        max_batch_size: find the batch size by measuring the film's own runs: from `batch_size` on
+            it is doubled, up to this, as long as that makes a segment cheaper. Results may then
+            differ in the last bit from one time to the next. None: it stays.
         pad_batches: give the local model batches of exactly `batch_size` segments, a short one
             padded by its last segment again. Costs the padding's work; in return every segment is
             computed in the same shape whatever the order, the resume point or the number of
@@ -40,20 +49,34 @@ class LocalExecutor:
             segment is always alone and needs none.
 
     Raises:
-        ValueError: `batch_size` is less than 1.
+        ValueError: `batch_size` is less than 1, `max_batch_size` less than that.
     """
 
     num_workers = 0
     """No worker beside the caller: `submit` returns when the batch is finished."""
 
     def __init__(
-        self, model: SegmentModel, *, batch_size: int = 1, pad_batches: bool = False
+        self,
+        model: SegmentModel,
+        *,
+        batch_size: int = 1,
+        max_batch_size: int | None = None,
+        pad_batches: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+        if max_batch_size is not None and max_batch_size < batch_size:
+            raise ValueError(
+                f"`max_batch_size` must be at least `batch_size` {batch_size}, got "
+                f"{max_batch_size}."
+            )
         self.model = model
         self.batch_size = batch_size
         self.pad_batches = pad_batches
+        self._max_batch_size = max_batch_size or batch_size
+        self._is_learning = self._max_batch_size > batch_size
+        self._best: tuple[float, int] | None = None  # seconds per segment, at which size
+        self._seconds: list[float] = []  # of the calls at this size
 
     def submit(
         self,
@@ -92,11 +115,34 @@ class LocalExecutor:
         start = 0
         while start < len(jobs):
             stop = min(start + self.batch_size, len(jobs))
+            began = time.perf_counter()
             latents = self._try_batch(jobs[start:stop], given_latents[start:stop])
             if latents is not None:
+                if self._is_learning:
+                    self._learn(jobs[start:stop], time.perf_counter() - began)
                 results.append(latents)
                 start = stop
         return torch.cat(results)
+
+    def _learn(self, jobs: Sequence[SegmentJob], seconds: float) -> None:
+        """Choose the next batch size from what this batch took.
+
+        Only full batches of deeper levels count: the global segment is always alone.
+        """
+        if len(jobs) < self.batch_size or jobs[0].segment.level == 0:
+            return
+        self._seconds.append(seconds)
+        if len(self._seconds) < _CALLS_PER_SIZE:
+            return
+        cost, size = min(self._seconds) / self.batch_size, self.batch_size
+        self._seconds = []
+        if self._best is not None and cost > _WORTH_DOUBLING * self._best[0]:
+            self.batch_size, self._is_learning = self._best[1], False
+            logger.info("A batch of %d segments is fastest here.", self.batch_size)
+            return
+        self._best = cost, size
+        self._is_learning = size < self._max_batch_size
+        self.batch_size = min(2 * size, self._max_batch_size)
 
     def _try_batch(
         self,
@@ -128,7 +174,7 @@ class LocalExecutor:
                 )
             return latents[: len(jobs)]
         # Outside of `except`: the traceback there still holds the failed call's tensors.
-        self.batch_size = len(padded_jobs) // 2
+        self.batch_size, self._is_learning = len(padded_jobs) // 2, False
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         logger.warning(

@@ -5,6 +5,7 @@ Knows arguments and their rules, not networks.
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,6 +14,24 @@ from jaxtyping import UInt8
 from nuwaxl.pictures import Picture, read_picture
 from nuwaxl.storyline import Story, Storyline, parse_length, parse_time
 from nuwaxl.timeline import Timeline
+
+
+@dataclass(frozen=True)
+class FilmEdit:
+    """Frames of a finished film that are made anew; all others stay as they are, bit for bit."""
+
+    start: int
+    """First frame of the range."""
+    stop: int
+    """Frame after its last."""
+    storyline: Storyline
+    """Of the whole film from now on; what it says of the range counts."""
+    seed: int
+    """Of the noise in the range."""
+    num_frames: int | None = None
+    """Makes the film longer: frames of the whole from now on, the new ones being the range."""
+    images: Mapping[int | str, Picture] = field(default_factory=dict)
+    """Frame or time of the range -> picture to show there from now on."""
 
 
 def check_fps(fps: float) -> float:

@@ -3,7 +3,7 @@
 Knows how the parts fit together; each part's own work is elsewhere.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,12 +15,12 @@ from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
 
-from nuwaxl.coarse_to_fine import Executor, OnSegment, Orchestrator, SegmentModel
+from nuwaxl.coarse_to_fine import Edit, Executor, OnSegment, Orchestrator, SegmentModel
 from nuwaxl.components import LongVideoComponents, StepEndCallback
 from nuwaxl.executors import LocalExecutor
 from nuwaxl.film import Film, to_picture
 from nuwaxl.fingerprint import fingerprint, module_fingerprint
-from nuwaxl.inputs import check_fps, choose_seed, count_frames, read_pictures
+from nuwaxl.inputs import FilmEdit, check_fps, choose_seed, count_frames, read_pictures
 from nuwaxl.pictures import Picture, picture_hash
 from nuwaxl.sampling import SamplingConfig
 from nuwaxl.store import MemoryStore, SegmentStore
@@ -31,6 +31,8 @@ OutputType = Literal["np", "pil", "pt", "latent"]
 ExecutorFactory = Callable[[SegmentModel], Executor]
 
 _DEFAULTS = SamplingConfig()
+_MAX_BATCH_SIZE = 128
+"""How far the batch size is searched on accelerators."""
 
 
 @dataclass
@@ -103,7 +105,7 @@ class LongVideoPipeline(LongVideoComponents):
             callback_on_step_end: as in diffusers, for every step of every batch of segments.
             on_segment: called with job and latents when a segment has run.
             batch_size: segments denoised, and windows decoded, together; None: 8 on a CPU, else
-                16; fewer when memory runs out.
+                from 16 on what measuring finds fastest; fewer when memory runs out.
             executor: makes the executor from the segment model; None: in this thread.
             store: keeps finished segments; None: memory, for this call only.
             return_dict: False returns a tuple.
@@ -244,12 +246,14 @@ class LongVideoPipeline(LongVideoComponents):
         batch_size: int | None = None,
         executor: ExecutorFactory | None = None,
         store: SegmentStore | None = None,
+        edits: Sequence[FilmEdit] = (),
     ) -> Film:
         """Plan a film and make nothing yet: any range of it is made when it is asked for.
 
         `film.frames(100, 120)` makes twenty frames in the middle, `film.frames(max_level=0)` the
         keyframes. Give a store that keeps what is released (`MemoryStore(keep_released=True)`) to
-        look at a film more than once. Arguments are as in `__call__` and `stream`.
+        look at a film more than once. Arguments are as in `__call__` and `stream`; `edits` change
+        ranges of that film and leave all other frames as they are.
 
         Raises:
             ValueError: an argument cannot be, in one line.
@@ -271,16 +275,20 @@ class LongVideoPipeline(LongVideoComponents):
             images or {}, num_frames=num_frames, fps=fps, height=height, width=width
         )
         timeline = Timeline(num_frames, segment_length, depth, tuple(sorted(pictures)))
-        if batch_size is None:
-            batch_size = 8 if self._execution_device.type == "cpu" else 16
+        # On a CPU little is won beyond 8, and one seed stays one film to the last bit.
+        is_cpu = self._execution_device.type == "cpu"
+        most = None if is_cpu or batch_size is not None else _MAX_BATCH_SIZE
+        batch_size = batch_size or (8 if is_cpu else 16)
         denoiser = self.denoiser(
             sampling, latent_shape=latent_shape, callback_on_step_end=callback_on_step_end
         )
-        encoder = module_fingerprint(self.vae) if pictures else ""
+        planned, edit_pictures = self._plan_edits(edits, fps=fps, height=height, width=width)
         orchestrator = Orchestrator(
             timeline,
             storyline,
-            executor(denoiser) if executor else LocalExecutor(denoiser, batch_size=batch_size),
+            executor(denoiser)
+            if executor
+            else LocalExecutor(denoiser, batch_size=batch_size, max_batch_size=most),
             MemoryStore() if store is None else store,
             model_fingerprint=denoiser.fingerprint,
             sampling_fingerprint=sampling.fingerprint(),
@@ -289,9 +297,10 @@ class LongVideoPipeline(LongVideoComponents):
             seed=seed,
             pinned={frame: self.encode_picture(picture) for frame, picture in pictures.items()},
             pinned_identities={
-                frame: fingerprint([encoder, picture_hash(picture)])
-                for frame, picture in pictures.items()
+                frame: self._picture_identity(picture) for frame, picture in pictures.items()
             },
+            edits=planned,
+            edit_pictures=edit_pictures,
         )
         return Film(
             orchestrator,
@@ -300,6 +309,32 @@ class LongVideoPipeline(LongVideoComponents):
             dtype=denoiser.dtype,
             windows_per_batch=batch_size,
         )
+
+    def _plan_edits(
+        self, edits: Sequence[FilmEdit], *, fps: float, height: int, width: int
+    ) -> tuple[list[Edit], dict[str, Tensor]]:
+        """The edits in frames and identities, and the latents of the pictures that they pin."""
+        planned, latents = [], {}
+        for edit in edits:
+            pictures = read_pictures(
+                edit.images, num_frames=edit.stop, fps=fps, height=height, width=width
+            )
+            identities = {
+                frame: self._picture_identity(picture) for frame, picture in pictures.items()
+            }
+            timeline = edit.num_frames and Timeline(edit.num_frames, self.config["segment_length"])
+            planned.append(
+                Edit(edit.start, edit.stop, edit.storyline, edit.seed, timeline or None, identities)
+            )
+            latents |= {
+                identities[frame]: self.encode_picture(picture)
+                for frame, picture in pictures.items()
+            }
+        return planned, latents
+
+    def _picture_identity(self, picture: UInt8[np.ndarray, "height width 3"]) -> str:
+        """By what a picture as this pipeline's encoder sees it is known."""
+        return fingerprint([module_fingerprint(self.vae), picture_hash(picture)])
 
     def _progress(self, num_frames: int) -> Any:
         """The bar of diffusers, in frames."""

@@ -81,6 +81,16 @@ class PromptEncoder:
         self._embeds: OrderedDict[str, Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the lock and what is remembered, so that it can be sent to another process."""
+        state = self.__dict__ | {"_embeds": OrderedDict()}
+        del state["_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
     @property
     def modules(self) -> tuple[nn.Module, ...]:
         """The networks that an embedding depends on."""

@@ -1,12 +1,14 @@
 import logging
 import threading
+from collections.abc import Sequence
 from contextlib import closing
 
 import pytest
 import torch
 from oracle import LATENT_SHAPE, LinearModel, film, orchestrate
+from torch import Tensor
 
-from nuwaxl.coarse_to_fine import Executor, SegmentModel
+from nuwaxl.coarse_to_fine import Executor, SegmentJob, SegmentModel
 from nuwaxl.executors import LocalExecutor, SegmentTooLargeError, ThreadedExecutor
 from nuwaxl.timeline import Timeline
 
@@ -169,3 +171,40 @@ def test_replicas_of_different_models_are_refused():
 def test_batch_size_must_be_positive():
     with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
         LocalExecutor(LinearModel(), batch_size=0)
+
+
+class ClockedModel(LinearModel):
+    """Takes a fixed time for each call, and more for each segment beyond what pays."""
+
+    def __init__(self, pays_until: int, clock: list[float]):
+        super().__init__()
+        self.pays_until, self.clock = pays_until, clock
+
+    def generate(self, jobs: Sequence[SegmentJob], given_latents: Tensor) -> Tensor:
+        self.clock[0] += 1 + 3 * max(0, len(jobs) - self.pays_until)
+        return super().generate(jobs, given_latents)
+
+
+@pytest.mark.parametrize(("pays_until", "found"), [(1, 1), (4, 4), (64, 16)])
+def test_the_batch_size_is_found_by_measuring_the_film_s_own_runs(monkeypatch, pays_until, found):
+    clock = [0.0]
+    monkeypatch.setattr("nuwaxl.executors.time.perf_counter", lambda: clock[0])
+    model = ClockedModel(pays_until, clock)
+    executor = LocalExecutor(model, max_batch_size=16)
+    made = film(orchestrate(Timeline(1025, 5), executor, model=model))
+    assert executor.batch_size == found
+    assert len(made) == 1025
+    assert model.num_runs == Timeline(1025, 5).num_segments
+
+
+def test_measuring_ends_where_memory_does():
+    model = LinearModel(max_batch=6)
+    executor = LocalExecutor(model, max_batch_size=64)
+    film(orchestrate(Timeline(1025, 5), executor, model=model))
+    assert executor.batch_size <= 4
+    assert model.num_runs == Timeline(1025, 5).num_segments
+
+
+def test_the_largest_batch_size_is_not_less_than_the_first():
+    with pytest.raises(ValueError, match="`max_batch_size` must be at least `batch_size` 4, got 2"):
+        LocalExecutor(LinearModel(), batch_size=4, max_batch_size=2)

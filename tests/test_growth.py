@@ -5,7 +5,7 @@ import torch
 
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.mask_unet3d import MaskUNet3D
-from nuwaxl.training.growth import grow_autoencoder, grow_unet
+from nuwaxl.training.growth import grow_autoencoder, grow_unet, read_prompts_in_every_block
 
 
 @pytest.mark.parametrize("use_quant_conv", [True, False])
@@ -46,3 +46,14 @@ def test_a_grown_unet_predicts_the_old_channels_as_before() -> None:
 def test_latents_do_not_shrink() -> None:
     with pytest.raises(ValueError, match="not shrink to 2"):
         grow_autoencoder(TemporalAutoencoderKL(3, (8, 8), norm_num_groups=4), 2)
+
+
+def test_a_unet_learns_to_read_prompts_in_every_block_from_where_it_was() -> None:
+    torch.manual_seed(0)
+    old = MaskUNet3D(3, 3, (8, 8), attention_head_dim=4, norm_num_groups=4, cross_attention_dim=8)
+    new = read_prompts_in_every_block(old, 2)
+    sample, prompts, times = torch.randn(1, 3, 3, 4, 4), torch.randn(1, 3, 2, 8), torch.arange(3.0)
+    with torch.no_grad():
+        before = old(sample, 5, prompts, frame_times=times[None]).sample
+        assert torch.equal(new(sample, 5, prompts, frame_times=times[None]).sample, before)
+    assert new.config["num_prompt_tokens"] == 2

@@ -233,3 +233,18 @@ def test_the_bundled_size_is_within_its_budget():
     with torch.device("meta"):
         count = sum(p.numel() for p in MaskUNet3D().parameters())
     assert math.isclose(count, 13.5e6, rel_tol=0.05)
+
+
+def test_a_prompt_of_fixed_length_reaches_the_blocks_without_attention() -> None:
+    torch.manual_seed(0)
+    shape = {"block_out_channels": (8, 8), "attention_head_dim": 4, "norm_num_groups": 4}
+    plain = MaskUNet3D(4, 4, cross_attention_dim=8, temporal=False, **shape)
+    pooled = MaskUNet3D(4, 4, cross_attention_dim=8, temporal=False, num_prompt_tokens=2, **shape)
+    missing, unexpected = pooled.load_state_dict(plain.state_dict(), strict=False)
+    assert missing == ["prompt_proj.weight", "prompt_proj.bias"]
+    assert unexpected == []
+    sample, prompt = torch.randn(1, 1, 4, 4, 4), torch.randn(1, 1, 2, 8)
+    with torch.no_grad():
+        assert torch.equal(plain(sample, 5, prompt).sample, pooled(sample, 5, prompt).sample)
+        pooled.prompt_proj.weight.normal_()
+        assert not torch.allclose(plain(sample, 5, prompt).sample, pooled(sample, 5, prompt).sample)

@@ -1,6 +1,7 @@
 """Training: exact resume, what is learned, what is given."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +165,7 @@ def strips(tmp_path_factory: pytest.TempPathFactory) -> str:
         captions_per_scene=2,
     )
 
-    def embed(prompts: list[str]) -> Tensor:
+    def embed(prompts: Sequence[str]) -> Tensor:
         return torch.stack([torch.full((2, 8), float(len(prompt))) for prompt in prompts])
 
     encode_strips(config, vae, embed)
@@ -241,7 +242,7 @@ def test_image_then_local_training_goes_through_saved_folders(strips: str, tmp_p
         )
     assert torch.allclose(before.flatten(0, 1), alone.sample.squeeze(1), atol=1e-5)
     assert train(local, local.config.loop) == 3
-    assert MaskUNet3D.from_pretrained(tmp_path / "local/model").config.temporal
+    assert MaskUNet3D.from_pretrained(tmp_path / "local/model").config["temporal"]
 
 
 def test_the_loss_ignores_given_frames(strips: str, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import nuwaxl
 from nuwaxl.cli.errors import INTERRUPTED, CommandError, usage_line
 from nuwaxl.cli.generate import generate
 from nuwaxl.cli.plan import plan
+from nuwaxl.cli.project import edit, extend, log, pin, reroll, undo
 from nuwaxl.cli.train import train
+from nuwaxl.cli.views import clip, preview
 from nuwaxl.config import ConfigError
 
 app = typer.Typer(
@@ -39,6 +41,14 @@ def _nuwaxl(
 
 app.command()(generate)
 app.command()(plan)
+app.command()(preview)
+app.command()(clip)
+app.command()(edit)
+app.command()(reroll)
+app.command()(pin)
+app.command()(extend)
+app.command()(log)
+app.command()(undo)
 app.command()(train)
 
 

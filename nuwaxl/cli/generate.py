@@ -1,11 +1,8 @@
 """`nuwaxl generate`: check everything, then make the film and write it frame by frame."""
 
 import json
-import os
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +11,14 @@ import typer
 import nuwaxl
 from nuwaxl.cli import options
 from nuwaxl.cli.errors import FAILURE, INTERRUPTED, CommandError, user_errors
+from nuwaxl.cli.executors import executor_factory
+from nuwaxl.cli.making import Show, load_pipeline, with_progress, write_film, write_picture
 from nuwaxl.cli.plan import spell_time
+from nuwaxl.cli.producing import Running
+from nuwaxl.cli.project_film import is_default_output, make_project, tells_a_film
 from nuwaxl.cli.request import FilmRequest, check_bundled, check_sheet, check_size, resolve_request
+from nuwaxl.config import GenerateConfig, load_config
+from nuwaxl.project import Project
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,18 +30,6 @@ BUNDLED_WORLD = Path(nuwaxl.__file__).parent / "weights" / "toon" / "world.json"
 
 SHEET_FRAMES = 24
 SHEET_COLUMNS = 6
-
-
-@dataclass(frozen=True)
-class Show:
-    """What the user wants to see while the film is made."""
-
-    quiet: bool
-
-    @property
-    def progress(self) -> bool:
-        """Whether to draw a progress bar: only where somebody looks."""
-        return not self.quiet and sys.stderr.isatty()
 
 
 def generate(
@@ -67,6 +58,11 @@ def generate(
     output: options.Output = None,
     contact_sheet: options.ContactSheet = None,
     config: options.Config = None,
+    project: options.Project = None,
+    store: options.Store = None,
+    max_level: options.MaxLevel = None,
+    executor: options.Executor = "local",
+    workers: options.Workers = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Make even a very long film.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
@@ -74,58 +70,102 @@ def generate(
     """Make a film of any length from one or more prompts."""
     values = dict(locals())  # nothing but the arguments yet
     with user_errors(options.option_names(values)):
-        request = resolve_request(
-            prompts=prompt,
-            story=story,
-            config_file=config,
-            assignments=assignments,
-            overrides=options.overrides(values),
-        )
-        check_all(request, overwrite=overwrite, confirmed=yes)
-    make_film(request, Show(quiet), overwrite=overwrite)
+        factory = executor_factory(executor, workers, batch_size)
+        options.check_project(project, store, max_level)
+        folder = None if project is None else Project(project, segments=store)
+        goes_on = folder is not None and not folder.is_new
+        if goes_on and not tells_a_film(values, options.SETTINGS):
+            request = None
+            settings = load_config(GenerateConfig, overrides=options.overrides(values))
+            check_files(settings, overwrite=True)
+        else:
+            request = resolve_request(
+                prompts=prompt,
+                story=story,
+                config_file=config,
+                assignments=assignments,
+                overrides=options.overrides(values),
+            )
+            settings = request.config
+            # A folder's film is its own to replace, wherever it was said to go.
+            own = folder is not None and (goes_on or is_default_output(settings))
+            check_size(request, confirmed=yes)
+            check_files(settings, overwrite=overwrite or own)
+            check_bundled(settings.model)
+    running = Running(
+        settings.device, settings.dtype, settings.batch_size, quiet, factory, max_level
+    )
+    if folder is None:
+        assert request is not None
+        make_film(request, running, overwrite=overwrite)
+    else:
+        make_project_film(folder, request, settings, running)
 
 
-def check_all(request: FilmRequest, *, overwrite: bool, confirmed: bool) -> None:
-    """Refuse what could not be made or written, before anything is loaded.
+def make_project_film(
+    folder: Project, request: FilmRequest | None, settings: GenerateConfig, running: Running
+) -> None:
+    """Begin or go on with a film in its folder, and write the contact sheet.
+
+    Raises:
+        CommandError: it broke off; what was run is kept in the folder.
+    """
+    if request is not None and settings.model is None and not running.quiet:
+        _note_unknown_words(request)
+    with user_errors():
+        if not is_default_output(settings):
+            folder = Project(folder.folder, segments=folder.segments, output=settings.output)
+        num_frames = request.num_frames if request else folder.current.state.frames_now
+    kept = frozenset(_sheet_indices(num_frames)) if settings.contact_sheet else frozenset()
+    state, sheet = make_project(folder, request, running, keep=kept)
+    if settings.contact_sheet is not None:
+        _write_sheet(settings.contact_sheet, state.fps, sheet)
+
+
+def check_files(config: GenerateConfig, *, overwrite: bool) -> None:
+    """Refuse what could not be written, before anything is loaded.
 
     Raises:
         ValueError: one line with argument, rule, value and way out.
     """
     from nuwaxl.video import check_output
 
-    check_size(request, confirmed=confirmed)
     try:
-        check_output(request.config.output, overwrite=overwrite, fps=request.config.fps)
+        check_output(config.output, overwrite=overwrite, fps=config.fps)
     except FileExistsError as error:
         raise ValueError(str(error).replace("ask to overwrite it", "add `--overwrite`")) from error
-    if request.config.contact_sheet is not None:
-        check_sheet(Path(request.config.contact_sheet), overwrite=overwrite)
-    check_bundled(request.config.model)
+    if config.contact_sheet is not None:
+        check_sheet(Path(config.contact_sheet), overwrite=overwrite)
 
 
-def make_film(request: FilmRequest, show: Show, *, overwrite: bool) -> None:
+def make_film(request: FilmRequest, running: Running, *, overwrite: bool) -> None:
     """Load the model, stream the film to its file, write the contact sheet.
 
     Raises:
         CommandError: the run failed or was stopped; no file has the final name then.
     """
     started = time.monotonic()
-    if request.config.model is None and not show.quiet:
+    config = request.config
+    if config.model is None and not running.quiet:
         _note_unknown_words(request)
     try:
-        pipeline = _load(request)
-        sheet = _write(
-            request, _with_progress(_stream(request, pipeline), request, show), overwrite
+        frames = _stream(request, load_pipeline(config), running)
+        sheet = write_film(
+            config.output,
+            config.fps,
+            with_progress(frames, request.num_frames, Show(running.quiet)),
+            overwrite=overwrite,
+            keep=_sheet_indices(request.num_frames) if config.contact_sheet else (),
         )
-        if request.config.contact_sheet is not None:
-            _write_sheet(request, sheet)
+        if config.contact_sheet is not None:
+            _write_sheet(config.contact_sheet, config.fps, sheet)
     except KeyboardInterrupt:
         raise CommandError(
             f"stopped; {request.config.output} was not written.", INTERRUPTED
         ) from None
     except OSError as error:
         raise CommandError(f"{request.config.output} was not written: {error}.", FAILURE) from error
-    if not show.quiet:
+    if not running.quiet:
         taken = time.monotonic() - started
         typer.echo(
             f"{request.config.output}: {request.num_frames:,} frames, "
@@ -152,33 +192,13 @@ def _note_unknown_words(request: FilmRequest) -> None:
         )
 
 
-def _load(request: FilmRequest) -> "LongVideoPipeline":
-    import diffusers
-    import torch
-    import transformers
-
-    from nuwaxl.devices import best_device
-    from nuwaxl.pipeline import LongVideoPipeline
-
-    config = request.config
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    dtype = None if config.dtype == "auto" else getattr(torch, config.dtype)
-    pipeline = LongVideoPipeline.from_pretrained(config.model, dtype=dtype)
-    try:
-        pipeline.to(best_device() if config.device == "auto" else config.device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise CommandError(f"`--device` {config.device} cannot be used here: {reason}") from error
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def _stream(request: FilmRequest, pipeline: "LongVideoPipeline") -> Iterator["np.ndarray"]:
+def _stream(
+    request: FilmRequest, pipeline: "LongVideoPipeline", running: Running
+) -> Iterator["np.ndarray"]:
     config = request.config
     assert request.storyline is not None, "`resolve_request` asks for a prompt"
     with user_errors():
-        return pipeline.stream(
+        film = pipeline.film(
             request.storyline,
             num_frames=request.num_frames,
             fps=config.fps,
@@ -186,48 +206,15 @@ def _stream(request: FilmRequest, pipeline: "LongVideoPipeline") -> Iterator["np
             sampling=config.sampling,
             seed=config.seed,
             batch_size=config.batch_size,
+            executor=running.executor,
         )
+    with film:
+        if running.max_level is None:
+            yield from film.frames()
+        else:
+            from nuwaxl.production import held_frames
 
-
-def _with_progress(
-    frames: Iterator["np.ndarray"], request: FilmRequest, show: Show
-) -> Iterator["np.ndarray"]:
-    """Pass frames on, with a bar on stderr: frames done and time left."""
-    if not show.progress:
-        yield from frames
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Frames come in bursts, a segment at a time: average over half a minute at least.
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=60.0) as progress:
-        task = progress.add_task("frames", total=request.num_frames)
-        for frame in frames:
-            yield frame
-            progress.advance(task)
-
-
-def _write(
-    request: FilmRequest, frames: Iterator["np.ndarray"], overwrite: bool
-) -> "list[tuple[int, np.ndarray]]":
-    """Write the film; keep evenly spaced frames for the contact sheet."""
-    from nuwaxl.video import VideoWriter
-
-    kept = _sheet_indices(request.num_frames) if request.config.contact_sheet else set()
-    sheet = []
-    with VideoWriter(request.config.output, request.config.fps, overwrite=overwrite) as writer:
-        for index, frame in enumerate(frames):
-            writer.write(frame)
-            if index in kept:
-                sheet.append((index, frame))
-    return sheet
+            yield from held_frames(film, running.max_level)
 
 
 def _sheet_indices(num_frames: int) -> set[int]:
@@ -235,18 +222,11 @@ def _sheet_indices(num_frames: int) -> set[int]:
     return {round(i * (num_frames - 1) / max(1, count - 1)) for i in range(count)}
 
 
-def _write_sheet(request: FilmRequest, sheet: "list[tuple[int, np.ndarray]]") -> None:
+def _write_sheet(file: str, fps: float, sheet: "list[tuple[int, np.ndarray]]") -> None:
     from nuwaxl.video import contact_sheet
 
-    assert request.config.contact_sheet is not None
-    path = Path(request.config.contact_sheet)
-    labels = [spell_time(index / request.config.fps) for index, _ in sheet]
+    labels = [spell_time(index / fps) for index, _ in sheet]
     picture: Any = contact_sheet(
         [frame for _, frame in sheet], columns=min(SHEET_COLUMNS, len(sheet)), labels=labels
     )
-    hidden = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        picture.save(hidden)
-        hidden.replace(path)
-    finally:
-        hidden.unlink(missing_ok=True)
+    write_picture(picture, Path(file))

@@ -186,6 +186,54 @@ ContactSheet = Annotated[
     ),
 ]
 
+PROJECT = "Keeping the film"
+
+Project = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Keep all that is made in a folder: going on, edits and previews then need no more "
+        "than it. Alone, goes on with the film there.",
+        rich_help_panel=PROJECT,
+    ),
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Where a new project keeps its segments, such as s3://bucket/film.",
+        show_default="in the folder",
+        rich_help_panel=PROJECT,
+    ),
+]
+MaxLevel = Annotated[
+    int | None,
+    typer.Option(
+        parser=whole_number,
+        metavar="LEVEL",
+        help="Only the coarse film of the levels down to this one; 0: the keyframes.",
+        show_default="all levels",
+        rich_help_panel=RUNNING,
+    ),
+]
+Executor = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="local: in this process. ray: on the machines of a Ray cluster.",
+        rich_help_panel=RUNNING,
+    ),
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        parser=whole_number,
+        metavar="N",
+        help="Copies of the model at work: one for each device, or with ray in N processes.",
+        rich_help_panel=RUNNING,
+    ),
+]
+
 SETTINGS = {
     "length": "length",
     "depth": "depth",
@@ -233,3 +281,15 @@ def option_names(values: dict[str, Any]) -> dict[str, str]:
         for option, setting in SETTINGS.items()
         if values.get(option) is not None
     }
+
+
+def check_project(project: Path | None, store: str | None, max_level: int | None) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        ValueError: one line with argument, rule, value and way out.
+    """
+    if store is not None and project is None:
+        raise ValueError("`--store` says where a project keeps its segments: add `--project`.")
+    if max_level is not None and max_level < 0:
+        raise ValueError(f"`--max-level` must be 0 or more, got {max_level}.")

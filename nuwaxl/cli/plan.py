@@ -28,6 +28,8 @@ class LevelPlan:
     """Mean distance of neighbouring frames."""
     spacing_seconds: float
     new_frames: int
+    frames_per_run: float
+    """Mean, given ends included."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def plan(
     seconds_per_run: Annotated[
         float,
         typer.Option(
-            parser=options.number, metavar="SECONDS", help="Time of one run on your machine."
+            parser=options.number, metavar="SECONDS", help="Time of one full run on your machine."
         ),
     ] = SECONDS_PER_RUN,
     workers: Annotated[
@@ -107,16 +109,19 @@ def plan_film(request: FilmRequest, *, workers: int, seconds_per_run: float) -> 
     """Count runs and frames of `request`.
 
     The expected time takes level after level, each with all workers: runs of a level are
-    independent, levels are not.
+    independent, levels are not. A run of fewer frames is taken to need less time in proportion.
 
     Args:
         request: what is to be made.
         workers: runs at the same time.
-        seconds_per_run: time of one run.
+        seconds_per_run: time of one run of full length.
     """
     timeline, fps = request.timeline, request.config.fps
     levels = plan_levels(timeline, fps)
-    rounds = sum(math.ceil(level.runs / workers) for level in levels)
+    full_runs = sum(
+        math.ceil(level.runs / workers) * level.frames_per_run / timeline.segment_length
+        for level in levels
+    )
     scenes = request.storyline.scenes if request.storyline else ()
     return Plan(
         num_frames=timeline.num_frames,
@@ -130,7 +135,7 @@ def plan_film(request: FilmRequest, *, workers: int, seconds_per_run: float) -> 
         critical_path=timeline.num_levels,
         workers=workers,
         seconds_per_run=seconds_per_run,
-        expected_seconds=round(rounds * seconds_per_run, 1),
+        expected_seconds=round(full_runs * seconds_per_run, 1),
         levels=levels,
         scenes=tuple((scene.start, scene.prompt) for scene in scenes),
     )
@@ -152,9 +157,12 @@ def plan_levels(timeline: Timeline, fps: float) -> tuple[LevelPlan, ...]:
         parts *= branches
         frames = min(parts, last) + 1
         spacing = last / min(parts, last) if last else 0.0
-        levels.append(
-            LevelPlan(level, runs, round(spacing, 3), round(spacing / fps, 4), frames - known)
-        )
+        new_frames = frames - known
+        # Below level 0 each run also holds its two given ends.
+        held = new_frames + (2 * runs if level else 0)
+        per_run = round(held / runs, 2)
+        spacing = round(spacing, 3)
+        levels.append(LevelPlan(level, runs, spacing, round(spacing / fps, 4), new_frames, per_run))
         known = frames
     return tuple(levels)
 
@@ -164,7 +172,14 @@ def _show(result: Plan) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("level", "runs", "spacing (frames)", "spacing (s)", "new frames"):
+    for name in (
+        "level",
+        "runs",
+        "spacing (frames)",
+        "spacing (s)",
+        "new frames",
+        "frames per run",
+    ):
         table.add_column(name, justify="right")
     for level in result.levels:
         table.add_row(
@@ -173,6 +188,7 @@ def _show(result: Plan) -> None:
             f"{level.spacing_frames:,.4g}",
             f"{level.spacing_seconds:,.3g}",
             f"{level.new_frames:,}",
+            f"{level.frames_per_run:.3g}",
         )
     console = Console(soft_wrap=True, highlight=False)
     console.print(
@@ -187,7 +203,7 @@ def _show(result: Plan) -> None:
     )
     console.print(
         f"about {spell_time(result.expected_seconds)} with {result.workers} worker"
-        f"{'s' if result.workers > 1 else ''} at {result.seconds_per_run:g} s per run"
+        f"{'s' if result.workers > 1 else ''} at {result.seconds_per_run:g} s per full run"
     )
 
 

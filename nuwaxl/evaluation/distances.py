@@ -11,10 +11,10 @@ from jaxtyping import Float
 BLOCK = 16
 """Frames in a block, as in the paper's B-FVD-16."""
 
-Features = Float[np.ndarray, "samples dim"]
 
-
-def frechet_distance(first: Features, second: Features) -> float:
+def frechet_distance(
+    first: Float[np.ndarray, "_ dim"], second: Float[np.ndarray, "_ dim"]
+) -> float:
     """Squared Frechet distance of the normal distributions that fit two sets best.
 
         |mean_1 - mean_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2))
@@ -38,7 +38,7 @@ def frechet_distance(first: Features, second: Features) -> float:
     return float(max(0.0, shift @ shift + trace))
 
 
-def kernel_distance(first: Features, second: Features) -> float:
+def kernel_distance(first: Float[np.ndarray, "_ dim"], second: Float[np.ndarray, "_ dim"]) -> float:
     """Unbiased squared maximum mean discrepancy under k(x, y) = (x.y / dim + 1)^3.
 
     (Binkowski et al. 2018, KID, over all pairs instead of random subsets.) Zero on average, and so
@@ -77,8 +77,8 @@ def block_features(
 
 
 def avg_fd(
-    films: Sequence[Float[np.ndarray, "frames dim"]],
-    reference: Sequence[Float[np.ndarray, "frames dim"]],
+    films: Sequence[Float[np.ndarray, "_ dim"]],
+    reference: Sequence[Float[np.ndarray, "_ dim"]],
 ) -> float:
     """Frechet distance over all frames: the paper's Avg-FID, on other features.
 
@@ -90,8 +90,8 @@ def avg_fd(
 
 
 def block_fd(
-    films: Sequence[Float[np.ndarray, "frames dim"]],
-    reference: Sequence[Float[np.ndarray, "frames dim"]],
+    films: Sequence[Float[np.ndarray, "_ dim"]],
+    reference: Sequence[Float[np.ndarray, "_ dim"]],
     block: int = BLOCK,
 ) -> float | None:
     """Frechet distance over all blocks: the paper's B-FVD-16, on other features.
@@ -113,8 +113,8 @@ def block_fd(
 
 
 def block_fd_by_position(
-    films: Sequence[Float[np.ndarray, "frames dim"]],
-    reference: Sequence[Float[np.ndarray, "frames dim"]],
+    films: Sequence[Float[np.ndarray, "_ dim"]],
+    reference: Sequence[Float[np.ndarray, "_ dim"]],
     block: int = BLOCK,
     num_positions: int = 4,
 ) -> list[float | None]:

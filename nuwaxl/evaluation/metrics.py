@@ -4,6 +4,7 @@ Knows frames, labels and frame numbers, not who made the frames and not how labe
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -14,6 +15,9 @@ Frames = UInt8[np.ndarray, "frames height width 3"]
 
 DRIFT_SHARE = 0.15
 """Share of a film, at its start and at its end, that is compared for drift."""
+
+_UNSEEN = 0.05
+"""A change in grey levels that nobody sees: scenes that stand still have no seams, not 0 / 0."""
 
 _CELL = 8
 """Side of the cells, in pixels, on whose means flicker is measured: a scroll of a few pixels per
@@ -44,13 +48,19 @@ def caption_accuracy(
         right: of `right_per_frame`.
     """
     accuracy = {name: _mean(values) for name, values in right.items()}
-    table = np.stack(list(right.values()))
-    accuracy["all"] = _mean(np.where(np.isnan(table).all(axis=0), np.nan, _worst(table)))
+    accuracy["all"] = _mean(all_right(right))
     return accuracy
 
 
-def _worst(table: Float[np.ndarray, "attributes frames"]) -> Float[np.ndarray, " frames"]:
-    return np.where(np.isnan(table), 1.0, table).min(axis=0)
+def all_right(right: Mapping[str, Float[np.ndarray, " frames"]]) -> Float[np.ndarray, " frames"]:
+    """1 where every attribute that counts is right, 0 where one is not, NaN where none counts.
+
+    Args:
+        right: of `right_per_frame`.
+    """
+    table = np.stack(list(right.values()))
+    worst = np.where(np.isnan(table), 1.0, table).min(axis=0)
+    return np.where(np.isnan(table).all(axis=0), np.nan, worst)
 
 
 def _mean(values: np.ndarray) -> float | None:
@@ -66,10 +76,7 @@ def frame_change(frames: Frames) -> Float[np.ndarray, " pairs"]:
         frames: of one film.
     """
     return np.array(
-        [
-            np.abs(first.astype(np.int16) - second).mean()
-            for first, second in zip(frames[:-1], frames[1:], strict=True)
-        ]
+        [np.abs(first.astype(np.int16) - second).mean() for first, second in pairwise(frames)]
     )
 
 
@@ -110,7 +117,7 @@ def seam_ratio(
             beside.append(change[near].mean())
     if not across:
         return None
-    return float(np.sum(across) / max(1e-6, np.sum(beside)))
+    return float((np.mean(across) + _UNSEEN) / (np.mean(beside) + _UNSEEN))
 
 
 def flicker(
@@ -155,6 +162,7 @@ def motion_error(
     speeds: Float[np.ndarray, " frames"],
     scenes: Sequence[tuple[int, int]],
     fps: float,
+    actor: Float[np.ndarray, "frames 2"] | None = None,
 ) -> float | None:
     """Mean absolute error of the background's scroll, in px/s, direction included.
 
@@ -163,13 +171,15 @@ def motion_error(
         speeds: known speed of the camera at each frame, px/s, to the right positive.
         scenes: (first frame, frame after the last) of each.
         fps: frames per second.
+        actor: its centre (x, y) in every frame, in pixels, where known: it is left out.
 
     Returns:
         None when every scene is shorter than the half second over which scroll is measured.
     """
     errors = []
     for first, stop in scenes:
-        measured = scroll_speeds(frames[first:stop], fps)
+        there = None if actor is None else actor[first:stop]
+        measured = scroll_speeds(frames[first:stop], fps, there)
         errors.extend(np.abs(measured - speeds[first : first + len(measured)]))
     return float(np.mean(errors)) if errors else None
 

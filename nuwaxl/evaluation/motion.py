@@ -4,7 +4,7 @@ Knows pixels, not what they show.
 """
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 MAX_SHIFT = 24
 """Largest shift that is looked for, in pixels: the fastest action moves 17 in `LAG_SECONDS`."""
@@ -13,14 +13,19 @@ LAG_SECONDS = 0.5
 """Time between the two frames that are matched: far enough apart for walking to differ from
 jumping, near enough to share most of their view."""
 
-_TRUNCATION = 24.0
-"""Differences count up to this many grey levels: the actor keeps its place while the background
-moves, and must not outvote it."""
+_TRUNCATION = 24
+"""Differences count up to this many grey levels, so that no small thing outvotes the rest."""
+
+_ACTOR_REACH = 34.0
+"""Half the side of the square around the actor that is left out, in pixels: it keeps its place
+while the background moves."""
 
 
 def match_curve(
     first: UInt8[np.ndarray, "height width 3"],
     second: UInt8[np.ndarray, "height width 3"],
+    actor: Float[np.ndarray, " 2"] | None = None,
+    *,
     max_shift: int = MAX_SHIFT,
 ) -> Float[np.ndarray, " shifts"]:
     """Mean truncated difference of two frames for every shift -max_shift..max_shift.
@@ -31,17 +36,30 @@ def match_curve(
     Args:
         first: the earlier frame.
         second: the later frame.
+        actor: centre (x, y) of who is to be left out, in pixels; None: nobody.
         max_shift: largest shift, in pixels.
     """
-    # Every second row is enough, and 16-bit whole numbers are fast.
-    before, after = (frame[::2].astype(np.int16) for frame in (first, second))
-    width = before.shape[1]
+    before, after = _grey(first), _grey(second)
+    rows, width = before.shape
+    seen = np.ones((rows, width), bool)
+    if actor is not None:
+        near_x = np.abs(np.arange(width) + 0.5 - actor[0]) < _ACTOR_REACH
+        near_y = np.abs(2 * np.arange(rows) + 0.5 - actor[1]) < _ACTOR_REACH
+        seen = ~(near_y[:, None] & near_x)
     curve = np.empty(2 * max_shift + 1)
     for shift in range(-max_shift, max_shift + 1):
         left, right = max(0, shift), min(width, width + shift)
         difference = np.abs(before[:, left:right] - after[:, left - shift : right - shift])
-        curve[shift + max_shift] = np.minimum(difference, int(_TRUNCATION)).mean()
+        both = seen[:, left:right] & seen[:, left - shift : right - shift]
+        counted = np.minimum(difference, _TRUNCATION) * both
+        curve[shift + max_shift] = counted.sum() / max(1, both.sum())
     return curve
+
+
+def _grey(frame: UInt8[np.ndarray, "height width 3"]) -> Int[np.ndarray, "rows width"]:
+    """Luminance of every second row, which is enough, in 16-bit whole numbers, which are fast."""
+    weighted = frame[::2].astype(np.uint16) * np.array([77, 150, 29], np.uint16)
+    return (weighted.sum(axis=-1, dtype=np.uint16) >> 8).astype(np.int16)
 
 
 def best_shift(curve: Float[np.ndarray, " shifts"]) -> float:
@@ -62,7 +80,9 @@ def best_shift(curve: Float[np.ndarray, " shifts"]) -> float:
 
 
 def scroll_speeds(
-    frames: UInt8[np.ndarray, "frames height width 3"], fps: float
+    frames: UInt8[np.ndarray, "frames height width 3"],
+    fps: float,
+    actor: Float[np.ndarray, "frames 2"] | None = None,
 ) -> Float[np.ndarray, " pairs"]:
     """Speed of the camera between frames half a second apart, px/s, to the right positive.
 
@@ -71,8 +91,17 @@ def scroll_speeds(
     Args:
         frames: of one scene.
         fps: frames per second.
+        actor: its centre (x, y) in every frame, in pixels, where known.
     """
     lag = max(1, round(LAG_SECONDS * fps))
-    pairs = zip(frames[:-lag], frames[lag:], strict=True)
-    shifts = [best_shift(match_curve(first, second)) for first, second in pairs]
+    shifts = [
+        best_shift(
+            match_curve(
+                frames[start],
+                frames[start + lag],
+                None if actor is None else actor[[start, start + lag]].mean(axis=0),
+            )
+        )
+        for start in range(len(frames) - lag)
+    ]
     return np.array(shifts) * fps / lag

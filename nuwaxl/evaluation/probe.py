@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nuwaxl.devices import autocast, fast_dtype
 from nuwaxl.evaluation.motion import match_curve
+from nuwaxl.evaluation.pixels import resized, to_tensor
 from nuwaxl.toon import ACTIONS, DIRECTIONS, FRAME_SIZE, TIMES_OF_DAY, actors, backgrounds
 
 FPS = 8.0
@@ -153,7 +154,7 @@ class Probe(nn.Module):
                 no direction. None: the whole clip is one part.
         """
         self.eval()
-        frames = to_frame_size(frames)
+        frames = resized(frames, FRAME_SIZE)
         features, logits, position = self.read_frames(frames)
         classes = {name: values.argmax(dim=1).numpy() for name, values in logits.items()}
         for name in ("action", "direction"):
@@ -206,6 +207,15 @@ class Probe(nn.Module):
         content = {"classes": class_names(), "fps": FPS, "window": WINDOW, **(facts or {})}
         (folder / "probe.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
+    @staticmethod
+    def facts(folder: str | Path) -> dict[str, object]:
+        """What `save` was told, such as the probe's own accuracy.
+
+        Args:
+            folder: of the probe.
+        """
+        return json.loads((Path(folder) / "probe.json").read_text(encoding="utf-8"))
+
     @classmethod
     def load(cls, folder: str | Path) -> "Probe":
         """Read what `save` wrote.
@@ -222,42 +232,12 @@ class Probe(nn.Module):
         content = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
         if {name: tuple(names) for name, names in content["classes"].items()} != class_names():
             raise ValueError(
-                f"`probe` must be trained on this toon world, the one in {str(folder)!r} knows other"
-                " names: train it again."
+                f"`probe` must know the names of this toon world, the one in {str(folder)!r} knows"
+                " others: train it again."
             )
         probe = cls()
         probe.load_state_dict(load_file(folder / "probe.safetensors"))
         return probe.eval()
-
-
-def to_tensor(
-    frames: UInt8[np.ndarray, "frames height width 3"],
-) -> Float[Tensor, "frames 3 height width"]:
-    """Pixels in [-1, 1].
-
-    Args:
-        frames: 8-bit RGB.
-    """
-    return rearrange(torch.from_numpy(frames), "f h w c -> f c h w").float() / 127.5 - 1
-
-
-def to_frame_size(
-    frames: UInt8[np.ndarray, "frames height width 3"],
-) -> UInt8[np.ndarray, "frames 128 128 3"]:
-    """Frames at the size of the toon world, as they are when they have it.
-
-    Args:
-        frames: of any size.
-    """
-    if frames.shape[1:3] == (FRAME_SIZE, FRAME_SIZE):
-        return frames
-    sized = nn.functional.interpolate(
-        rearrange(torch.from_numpy(frames), "f h w c -> f c h w").float(),
-        (FRAME_SIZE, FRAME_SIZE),
-        mode="bilinear",
-        antialias=True,
-    )
-    return rearrange(sized.round().to(torch.uint8), "f c h w -> f h w c").numpy()
 
 
 def window_inputs(
@@ -285,7 +265,8 @@ def window_inputs(
     pairs = [(start + before, start + after) for before, after in _LAGS]
     for before, after in pairs:
         if (before, after) not in curves:
-            curve = match_curve(frames[before], frames[after])
+            middle = (position[before] + position[after]).numpy() * (FRAME_SIZE / 2)
+            curve = match_curve(frames[before], frames[after], middle)
             curves[before, after] = (curve - curve.min()) / max(1e-6, float(np.ptp(curve)))
     scroll = torch.from_numpy(np.concatenate([curves[pair] for pair in pairs])).float()
     return torch.cat([actor, facing, rise, centre, scroll])

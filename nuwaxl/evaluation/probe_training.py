@@ -16,7 +16,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from nuwaxl.devices import autocast, fast_dtype
-from nuwaxl.evaluation.probe import FPS, WINDOW, Probe, class_names, to_tensor, window_inputs
+from nuwaxl.evaluation.pixels import soften, to_tensor, to_uint8
+from nuwaxl.evaluation.probe import FPS, WINDOW, Probe, class_names, window_inputs
 from nuwaxl.evaluation.stories import direction_shows
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.toon import FRAME_SIZE, Scene, actors, sample_scene
@@ -132,18 +133,6 @@ def rebuild(
     return np.concatenate(parts)
 
 
-def to_uint8(
-    pixels: Float[Tensor, "frames 3 height width"],
-) -> UInt8[np.ndarray, "frames height width 3"]:
-    """8-bit RGB of pixels in [-1, 1].
-
-    Args:
-        pixels: of several frames.
-    """
-    levels = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return rearrange(levels, "f c h w -> f h w c").cpu().numpy()
-
-
 def train_probe(
     folder: str | Path,
     config: ProbeConfig | None = None,
@@ -247,7 +236,7 @@ def _train_frames(
         loss.backward()
         optimizer.step()
         schedule.step()
-        if on_row is not None and step % 50 == 49:
+        if on_row is not None and (step % 50 == 49 or step == config.num_steps - 1):
             right = (logits["actor"].argmax(1).numpy() == batch.labels["actor"]).mean()
             on_row({"step": step + 1, "loss": float(loss.detach()), "actor": float(right)})
 
@@ -286,19 +275,6 @@ def disturb(
     for factor, rows in zip((2, 3, 5), order[: len(frames) // 2].chunk(3), strict=False):
         frames[rows] = soften(frames[rows], factor)
     return frames
-
-
-def soften(
-    frames: Float[Tensor, "frames 3 height width"], factor: int
-) -> Float[Tensor, "frames 3 height width"]:
-    """Frames with the detail of a resolution `factor` times lower.
-
-    Args:
-        frames: pixels.
-        factor: how much lower.
-    """
-    small = nn.functional.avg_pool2d(frames, factor, ceil_mode=True, count_include_pad=False)
-    return nn.functional.interpolate(small, frames.shape[-2:], mode="bilinear")
 
 
 def _train_windows(

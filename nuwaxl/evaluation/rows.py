@@ -4,7 +4,6 @@ Knows which frames a row is made of and how long that took; not how good they ar
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -153,10 +152,10 @@ def _rebuild_windows(
 ) -> UInt8[np.ndarray, "frames height width 3"]:
     """Encode frame by frame and decode window by window, as the frames of a film are."""
     device = next(vae.parameters()).device
-    pieces: Sequence[np.ndarray] = []
+    pieces: list[np.ndarray] = []
     with autocast(device, fast_dtype(device)):
         for window in timeline.windows():
             pixels = to_tensor(frames[list(window.frames)])[None].to(device)
             decoded = vae.decode_latents(vae.encode_latents(pixels))[0]
-            pieces = [*pieces, to_uint8(decoded[: window.keep])]
+            pieces.append(to_uint8(decoded[: window.keep]))
     return np.concatenate(pieces)

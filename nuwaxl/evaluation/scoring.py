@@ -67,7 +67,9 @@ class Score:
     def flat(self) -> dict[str, Any]:
         """All single numbers by name, such as 'accuracy.actor', for tables."""
         content = {
-            name: value for name, value in asdict(self).items() if not isinstance(value, list | dict)
+            name: value
+            for name, value in asdict(self).items()
+            if not isinstance(value, list | dict)
         }
         return {f"accuracy.{name}": value for name, value in self.accuracy.items()} | content
 
@@ -85,7 +87,7 @@ def score_row(
     made: Sequence[MadeFilm],
     known: Sequence[KnownFilm],
     probe: Probe,
-    reference: Sequence[Float[np.ndarray, "frames dim"]],
+    reference: Sequence[Float[np.ndarray, "_ dim"]],
 ) -> Score:
     """Measure the films of a row.
 
@@ -97,10 +99,8 @@ def score_row(
     """
     films = [_score_film(film, story, probe) for film, story in zip(made, known, strict=True)]
     features = [film.reading.features for film in films]
-    right = {
-        name: np.concatenate([film.right[name] for film in films]) for name in films[0].right
-    }
-    everything = [_all_right(film.right) for film in films]
+    right = {name: np.concatenate([film.right[name] for film in films]) for name in films[0].right}
+    everything = [metrics.all_right(film.right) for film in films]
     length = max(2, round(metrics.DRIFT_SHARE * known[0].num_frames))
     real = np.concatenate(list(reference))
     first, last = (
@@ -110,7 +110,7 @@ def score_row(
     return Score(
         accuracy=metrics.caption_accuracy(right),
         avg_fd=avg_fd(features, reference),
-        kid=kernel_distance(np.concatenate(features), real),
+        kid=kernel_distance(thinned(np.concatenate(features)), thinned(real)),
         block_fd=block_fd(features, reference),
         block_fd_by_position=block_fd_by_position(features, reference),
         **{name: mean_of([film.single[name] for film in films]) for name in films[0].single},
@@ -124,35 +124,39 @@ def score_row(
     )
 
 
+def thinned(
+    features: Float[np.ndarray, "samples dim"], at_most: int = 2048
+) -> Float[np.ndarray, "fewer dim"]:
+    """Every n-th of many samples: the kernel distance grows with the square of their number.
+
+    Args:
+        features: in any order.
+        at_most: samples to keep.
+    """
+    return features[:: -(-len(features) // at_most)]
+
+
 def _score_film(made: MadeFilm, known: KnownFilm, probe: Probe) -> FilmScore:
     frames = resized(made.frames, FRAME_SIZE)
     inside = known.pairs_inside()
     reading = probe.read(frames, known.scenes)
     errors = metrics.cut_errors(reading.features, known.cuts)
     visible = [
-        error
-        for cut, error in zip(known.cuts, errors, strict=True)
-        if cut in known.visible_cuts
+        error for cut, error in zip(known.cuts, errors, strict=True) if cut in known.visible_cuts
     ]
-    centres = np.array([(state.actor_x, state.actor_y) for state in known.states])
     return FilmScore(
         reading,
         metrics.right_per_frame(reading.classes, known.labels),
         {
             "seam_ratio": metrics.seam_ratio(frames, made.boundaries, inside),
-            "flicker": metrics.flicker(frames, inside, centres),
-            "motion_error": metrics.motion_error(frames, known.speeds, known.scenes, known.fps),
+            "flicker": metrics.flicker(frames, inside, known.actor),
+            "motion_error": metrics.motion_error(
+                frames, known.speeds, known.scenes, known.fps, known.actor
+            ),
             "identity_kept": metrics.identity_kept(reading.classes["actor"], known.scenes),
             "cut_error": float(np.mean(visible)) if visible else None,
         },
     )
-
-
-def _all_right(right: Mapping[str, np.ndarray]) -> Float[np.ndarray, " frames"]:
-    """1 where every attribute that counts is right; NaN where none counts."""
-    table = np.stack(list(right.values()))
-    worst = np.where(np.isnan(table), 1.0, table).min(axis=0)
-    return np.where(np.isnan(table).all(axis=0), np.nan, worst)
 
 
 def _over_time(films: Sequence[np.ndarray]) -> list[float | None]:

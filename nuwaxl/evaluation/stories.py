@@ -5,6 +5,7 @@ Knows states and sentences, not pixels and not who makes them.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -20,6 +21,7 @@ from nuwaxl.toon import (
     caption,
     sample_story,
 )
+from nuwaxl.toon.sampling import SCENE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class KnownFilm:
     def scenes(self) -> tuple[tuple[int, int], ...]:
         """(first frame, frame after the last) of every scene that has a frame."""
         edges = (0, *self.cuts, self.num_frames)
-        return tuple(zip(edges[:-1], edges[1:], strict=True))
+        return tuple(pairwise(edges))
 
     @property
     def labels(self) -> dict[str, Int[np.ndarray, " frames"]]:
@@ -66,6 +68,11 @@ class KnownFilm:
         signs = [1.0 if state.direction == "right" else -1.0 for state in self.states]
         speeds = [ACTIONS[state.action].speed for state in self.states]
         return np.array(signs) * np.array(speeds)
+
+    @property
+    def actor(self) -> Float[np.ndarray, "frames 2"]:
+        """Centre of the actor's cell (x, y) in every frame, in pixels."""
+        return np.array([(state.actor_x, state.actor_y) for state in self.states], np.float32)
 
     @property
     def visible_cuts(self) -> tuple[int, ...]:
@@ -133,7 +140,7 @@ def sample_films(
     background_names: Collection[str] | None = None,
     held_out: bool = False,
 ) -> list[KnownFilm]:
-    """Random films of one length; the same arguments give the same films.
+    """Random films of one length, long ones with cuts; the same arguments give the same films.
 
     Args:
         num_films: how many.
@@ -151,12 +158,15 @@ def sample_films(
     films = []
     for number in range(num_films):
         rng = np.random.default_rng((seed, num_frames, number))
-        story = sample_story(
-            rng,
-            num_frames / fps,
-            actors=actor_names,
-            backgrounds=background_names,
-            held_out=held_out,
-        )
+        story = None
+        # A long film of one scene has no cut to place and nothing to carry from place to place.
+        while story is None or (len(story.scenes) == 1 and story.duration > SCENE_SECONDS[1]):
+            story = sample_story(
+                rng,
+                num_frames / fps,
+                actors=actor_names,
+                backgrounds=background_names,
+                held_out=held_out,
+            )
         films.append(known_film(story, num_frames, fps, rng=rng if paraphrase else None))
     return films

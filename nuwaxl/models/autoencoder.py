@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from diffusers import AutoencoderKL
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.attention_processor import Attention
 from diffusers.models.autoencoders.vae import Decoder, DiagonalGaussianDistribution, Encoder
 from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.resnet import ResnetBlock2D
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -110,25 +112,25 @@ class TemporalAutoencoderKL(ModelMixin, ConfigMixin):
             ValueError: the VAE is built of other blocks than this one can hold.
         """
         config = image_vae.config
-        if (config.use_quant_conv, config.act_fn) != (config.use_post_quant_conv, "silu"):
+        if (config["use_quant_conv"], config["act_fn"]) != (config["use_post_quant_conv"], "silu"):
             raise ValueError(
                 "`image_vae` must be an AutoencoderKL with 'silu' and both or no quant"
-                f" convolutions, got act_fn={config.act_fn!r},"
-                f" use_quant_conv={config.use_quant_conv},"
-                f" use_post_quant_conv={config.use_post_quant_conv}."
+                f" convolutions, got act_fn={config['act_fn']!r},"
+                f" use_quant_conv={config['use_quant_conv']},"
+                f" use_post_quant_conv={config['use_post_quant_conv']}."
             )
-        shift = config.shift_factor or 0.0
-        channels = config.latent_channels
+        shift = config["shift_factor"] or 0.0
+        channels = config["latent_channels"]
         model = cls(
             latent_channels=channels,
-            block_out_channels=tuple(config.block_out_channels),
-            layers_per_block=config.layers_per_block,
-            norm_num_groups=config.norm_num_groups,
+            block_out_channels=tuple(config["block_out_channels"]),
+            layers_per_block=config["layers_per_block"],
+            norm_num_groups=config["norm_num_groups"],
             temporal_encoder=temporal_encoder,
             temporal_decoder=temporal_decoder,
-            latents_mean=tuple(config.latents_mean or (shift,) * channels),
-            latents_std=tuple(config.latents_std or (1 / config.scaling_factor,) * channels),
-            use_quant_conv=config.use_quant_conv,
+            latents_mean=tuple(config["latents_mean"] or (shift,) * channels),
+            latents_std=tuple(config["latents_std"] or (1 / config["scaling_factor"],) * channels),
+            use_quant_conv=config["use_quant_conv"],
         )
         missing, unexpected = model.load_state_dict(image_vae.state_dict(), strict=False)
         if unexpected or any("temporal" not in name for name in missing):
@@ -136,12 +138,14 @@ class TemporalAutoencoderKL(ModelMixin, ConfigMixin):
                 "`image_vae` must be built of DownEncoderBlock2D and UpDecoderBlock2D only,"
                 f" got weights that do not fit: {(unexpected + missing)[0]!r}."
             )
-        return model.to(dtype=image_vae.dtype, device=image_vae.device)
+        # Not diffusers' own `to`, which warns of parts kept in float32 where there are none.
+        nn.Module.to(model, image_vae.device, image_vae.dtype)
+        return model
 
     @property
     def spatial_scale(self) -> int:
         """Pixels per side of one latent cell."""
-        return self.config.patch_size * 2 ** (len(self.config.block_out_channels) - 1)
+        return self.config["patch_size"] * 2 ** (len(self.config["block_out_channels"]) - 1)
 
     def enable_slicing(self) -> None:
         """Decode one window at a time: less memory, the same pixels within rounding."""
@@ -165,8 +169,8 @@ class TemporalAutoencoderKL(ModelMixin, ConfigMixin):
                 f" {height}x{width}: resize or crop them."
             )
         hidden = rearrange(frames, "b f c h w -> (b f) c h w")
-        if self.config.patch_size > 1:
-            hidden = nn.functional.pixel_unshuffle(hidden, self.config.patch_size)
+        if self.config["patch_size"] > 1:
+            hidden = nn.functional.pixel_unshuffle(hidden, self.config["patch_size"])
         hidden = _run(self.encoder, self.encoder_temporal, hidden, num_frames)
         if self.quant_conv is not None:
             hidden = self.quant_conv(hidden)
@@ -197,8 +201,8 @@ class TemporalAutoencoderKL(ModelMixin, ConfigMixin):
         if self.post_quant_conv is not None:
             hidden = self.post_quant_conv(hidden)
         hidden = _run(self.decoder, self.decoder_temporal, hidden, num_frames)
-        if self.config.patch_size > 1:
-            hidden = nn.functional.pixel_shuffle(hidden, self.config.patch_size)
+        if self.config["patch_size"] > 1:
+            hidden = nn.functional.pixel_shuffle(hidden, self.config["patch_size"])
         return rearrange(hidden, "(b f) c h w -> b f c h w", b=batch)
 
     def forward(
@@ -218,9 +222,9 @@ class TemporalAutoencoderKL(ModelMixin, ConfigMixin):
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the raw latents, each (1, channels, 1, 1)."""
-        channels = self.config.latent_channels
-        mean = torch.tensor(self.config.latents_mean or (0.0,) * channels, device=device)
-        std = torch.tensor(self.config.latents_std or (1.0,) * channels, device=device)
+        channels = self.config["latent_channels"]
+        mean = torch.tensor(self.config["latents_mean"] or (0.0,) * channels, device=device)
+        std = torch.tensor(self.config["latents_std"] or (1.0,) * channels, device=device)
         return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
 
 
@@ -245,11 +249,11 @@ def _layers(coder: Encoder | Decoder) -> Iterator[tuple[nn.Module, str]]:
 
 def _temporal_layers(coder: Encoder | Decoder) -> nn.ModuleList:
     """One temporal convolution per residual block, one temporal attention per attention."""
-    layers = []
-    for module, kind in _layers(coder):
-        if kind == "resnet":
+    layers: list[nn.Module] = []
+    for module, _ in _layers(coder):
+        if isinstance(module, ResnetBlock2D):
             layers.append(TemporalConv(module.out_channels))
-        elif kind == "attention":
+        elif isinstance(module, Attention):
             channels = module.query_dim
             head_dim = channels // module.heads
             layers.append(

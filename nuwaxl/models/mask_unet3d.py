@@ -98,6 +98,9 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         condition_channels: width of the given frames' features.
         multi_scale_injection: inject at every resolution; False: only at the finest.
         symmetric_injection: inject on the way up as on the way down; False: not on the way up.
+        num_prompt_tokens: with a prompt adapter's fixed number of tokens, the prompt also joins the
+            noise level's embedding, so that it reaches every residual block and not only those
+            beside an attention. None: prompts of any length, by attention alone.
 
     Raises:
         ValueError: if the arguments do not fit each other.
@@ -122,6 +125,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         condition_channels: int = 64,
         multi_scale_injection: bool = True,
         symmetric_injection: bool = True,
+        num_prompt_tokens: int | None = None,
     ):
         super().__init__()
         widths = list(block_out_channels)
@@ -140,6 +144,11 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         self.conv_in = nn.Conv2d(in_channels, widths[0], kernel_size=3, padding=1)
         self.time_proj = Timesteps(widths[0], flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(widths[0], temb_channels)
+        if num_prompt_tokens is not None:
+            # Zero at the start, so an untrained network reads the prompt by attention alone.
+            self.prompt_proj = zero_module(
+                nn.Linear(num_prompt_tokens * cross_attention_dim, temb_channels)
+            )
         if temporal:
             self.frame_time_embedding = FrameTimeEmbedding(temb_channels)
             # Zero at the start, so an untrained network does not see frame times.
@@ -258,6 +267,9 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         timesteps = torch.as_tensor(timestep, device=sample.device).expand(batch)
         timesteps = timesteps.repeat_interleave(frames)
         temb = self.time_embedding(self.time_proj(timesteps).to(sample.dtype))
+        encoder_hidden_states = encoder_hidden_states.flatten(0, 1)
+        if self.config["num_prompt_tokens"] is not None:
+            temb = temb + self.prompt_proj(encoder_hidden_states.flatten(1))
         frame_embedding, condition_features, mask_features = None, (), ()
         if self.temporal:
             if frame_times is None:
@@ -273,7 +285,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             )
         return BlockInputs(
             temb=functional.silu(temb),
-            encoder_hidden_states=encoder_hidden_states.flatten(0, 1),
+            encoder_hidden_states=encoder_hidden_states,
             frame_embedding=frame_embedding,
             condition_features=condition_features,
             mask_features=mask_features,

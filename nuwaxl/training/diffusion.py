@@ -7,6 +7,7 @@ weights and learn what changes over time, with no frame given or with the ends g
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,8 +20,8 @@ from nuwaxl.data.latents import EmbedPrompts, LatentStrips, StripsConfig, encode
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.mask_unet3d import MaskUNet3D
 from nuwaxl.models.prompt_adapter import PromptAdapter
-from nuwaxl.text import PromptEncoder
-from nuwaxl.training.growth import grow_unet
+from nuwaxl.text import text_hidden_states
+from nuwaxl.training.growth import grow_unet, read_prompts_in_every_block
 from nuwaxl.training.loop import LoopConfig
 
 GIVEN = ("none", "ends", "first", "random")
@@ -46,6 +47,8 @@ class UNetConfig:
     attention_head_dim: int = 32
     norm_num_groups: int = 32
     cross_attention_dim: int = 256
+    num_prompt_tokens: int | None = None
+    """The prompt adapter's, so that the prompt also joins the noise level's embedding."""
     multi_scale_injection: bool = True
     symmetric_injection: bool = True
 
@@ -55,10 +58,12 @@ class NoiseConfig:
     """The forward process, as diffusers' schedulers name it."""
 
     num_train_timesteps: int = 1000
-    beta_schedule: str = "squaredcos_cap_v2"
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"] = (
+        "squaredcos_cap_v2"
+    )
     beta_start: float = 0.0001
     beta_end: float = 0.02
-    prediction_type: str = "v_prediction"
+    prediction_type: Literal["epsilon", "v_prediction"] = "v_prediction"
     rescale_betas_zero_snr: bool = True
     """Zero terminal SNR: the first step of sampling starts from pure noise; flat skies need it."""
 
@@ -90,8 +95,9 @@ class DiffusionTraining:
     """By any name; encoded once, before the first step, unless their folder is there."""
     num_frames: tuple[tuple[float, int, int], ...] = ((0.7, 16, 16), (0.3, 2, 16))
     """(share, fewest, most) frames of a clip, drawn for each batch."""
-    given: dict[str, float] = field(default_factory=lambda: {"none": 1.0})
-    """Shares of what is given: 'none', the 'ends', the 'first' frame, a 'random' subset."""
+    given: dict[str, float] = field(default_factory=dict)
+    """Shares of what is given: 'none', the 'ends', the 'first' frame, a 'random' subset; without
+    any: none."""
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     snr_gamma: float = 5.0
     """Min-SNR weighting (Hang et al. 2023) of v-prediction and epsilon; 0: none."""
@@ -107,7 +113,7 @@ class DiffusionTraining:
             raise ValueError(
                 "`strips` must name at least one set of strips to learn from, got none."
             )
-        if not self.given or set(self.given) - set(GIVEN):
+        if set(self.given) - set(GIVEN):
             raise ValueError(f"`given` must have keys among {GIVEN}, got {sorted(self.given)}.")
         for share, fewest, most in self.num_frames:
             if share < 0 or not 1 <= fewest <= most:
@@ -124,7 +130,7 @@ class DiffusionStage:
         _prepare_strips(config)
         self.strips = LatentStrips([strips.folder for strips in config.strips.values()])
         self.empty_prompt = self.strips.empty_prompt
-        self.scheduler = config.noise.scheduler()
+        self.scheduler: Any = config.noise.scheduler()
         self.model = _build(config, self.strips)
 
     def batch(self, index: int, batch_size: int) -> dict[str, Tensor]:
@@ -191,8 +197,8 @@ class DiffusionStage:
 
 def draw_given(rng: np.random.Generator, shares: dict[str, float], num_frames: int) -> np.ndarray:
     """Which frames of a clip are given: (frames,) float32 of 0 and 1, never all of them."""
-    kinds = list(shares)
-    weights = np.array([shares[kind] for kind in kinds])
+    kinds = list(shares) or ["none"]
+    weights = np.array([shares.get(kind, 1.0) for kind in kinds])
     kind = kinds[rng.choice(len(kinds), p=weights / weights.sum())]
     mask = np.zeros(num_frames, np.float32)
     if kind == "ends" and num_frames > 2:
@@ -215,9 +221,12 @@ def _build(config: DiffusionTraining, strips: LatentStrips) -> MaskUNet3D:
     channels = strips.parts[0]["latents"].shape[2]
     if config.base:
         base = MaskUNet3D.from_pretrained(config.base)
-        if base.config.in_channels != channels:
+        if base.config["in_channels"] != channels:
             base = grow_unet(base, channels)
-        return base if base.config.temporal == config.temporal else MaskUNet3D.from_unet2d(base)
+        wanted = config.model.num_prompt_tokens
+        if wanted is not None and base.config["num_prompt_tokens"] is None:
+            base = read_prompts_in_every_block(base, wanted)
+        return base if base.config["temporal"] == config.temporal else MaskUNet3D.from_unet2d(base)
     sizes = config.model
     return MaskUNet3D(
         in_channels=channels,
@@ -230,6 +239,7 @@ def _build(config: DiffusionTraining, strips: LatentStrips) -> MaskUNet3D:
         multi_scale_injection=sizes.multi_scale_injection,
         symmetric_injection=sizes.symmetric_injection,
         temporal=config.temporal,
+        num_prompt_tokens=sizes.num_prompt_tokens,
     )
 
 
@@ -251,14 +261,17 @@ def _prepare_strips(config: DiffusionTraining) -> None:
 def _prompt_embedder(config: ConditioningConfig) -> EmbedPrompts:
     from transformers import AutoModel, AutoTokenizer
 
-    adapter = (
-        PromptAdapter.from_pretrained(config.prompt_adapter).eval()
-        if config.prompt_adapter
-        else None
-    )
-    return PromptEncoder(
-        AutoTokenizer.from_pretrained(config.tokenizer),
-        AutoModel.from_pretrained(config.text_encoder, dtype=torch.float32).eval(),
-        adapter,
-        max_entries=1,
-    )
+    tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
+    encoder = AutoModel.from_pretrained(config.text_encoder, dtype=torch.float32).eval()
+    adapter = None
+    if config.prompt_adapter:
+        adapter = PromptAdapter.from_pretrained(config.prompt_adapter).eval()
+
+    @torch.no_grad()
+    def embed(prompts: Sequence[str]) -> Tensor:
+        hidden, mask = text_hidden_states(
+            prompts, tokenizer, encoder, pad_to_longest=adapter is not None
+        )
+        return hidden if adapter is None else adapter(hidden, mask)
+
+    return embed

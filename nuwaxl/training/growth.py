@@ -22,7 +22,7 @@ def grow_autoencoder(vae: TemporalAutoencoderKL, channels: int) -> TemporalAutoe
     Raises:
         ValueError: `channels` is fewer than it has.
     """
-    old = vae.config.latent_channels
+    old = vae.config["latent_channels"]
     _check(old, channels)
     settings = {name: value for name, value in vae.config.items() if not name.startswith("_")}
     extra = channels - old
@@ -71,7 +71,7 @@ def grow_unet(unet: MaskUNet3D, channels: int) -> MaskUNet3D:
     Raises:
         ValueError: `channels` is fewer than it has.
     """
-    _check(unet.config.in_channels, channels)
+    _check(unet.config["in_channels"], channels)
     settings = {name: value for name, value in unet.config.items() if not name.startswith("_")}
     grown = MaskUNet3D(**{**settings, "in_channels": channels, "out_channels": channels})
     weights = unet.state_dict()
@@ -80,6 +80,19 @@ def grow_unet(unet: MaskUNet3D, channels: int) -> MaskUNet3D:
         if source.shape != target.shape:
             target.zero_()
         target[tuple(slice(size) for size in source.shape)] = source
+    return grown
+
+
+def read_prompts_in_every_block(unet: MaskUNet3D, num_prompt_tokens: int) -> MaskUNet3D:
+    """A U-Net whose prompt also joins the noise level's embedding; it ignores that at first.
+
+    Args:
+        unet: the trained one, which reads prompts by attention alone.
+        num_prompt_tokens: tokens of every prompt.
+    """
+    settings = {name: value for name, value in unet.config.items() if not name.startswith("_")}
+    grown = MaskUNet3D(**{**settings, "num_prompt_tokens": num_prompt_tokens})
+    grown.load_state_dict(unet.state_dict(), strict=False)
     return grown
 
 
@@ -93,4 +106,3 @@ def _paste(target: Tensor, source: Tensor, rows: list[int], columns: list[int] |
 def _check(old: int, channels: int) -> None:
     if channels < old:
         raise ValueError(f"Latents can grow from {old} channels, not shrink to {channels}.")
-

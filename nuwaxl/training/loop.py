@@ -74,7 +74,10 @@ class LoopConfig:
 class Stage(Protocol):
     """What is learned in a stage."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """The network whose weights are learned."""
+        ...
 
     def batch(self, index: int, batch_size: int) -> Any:
         """Batch number `index`, a pure function of the stage's seed and `index`."""

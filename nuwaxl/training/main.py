@@ -7,6 +7,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from nuwaxl.config import load_config
 from nuwaxl.training.autoencoder import AutoencoderStage, AutoencoderTraining
@@ -17,7 +18,7 @@ from nuwaxl.training.prompts import PromptsStage, PromptsTraining
 
 logger = logging.getLogger(__name__)
 
-STAGES: dict[str, tuple[type, Callable[..., Stage]]] = {
+STAGES: dict[str, tuple[type[Any], Callable[[Any], Stage]]] = {
     "autoencoder": (AutoencoderTraining, AutoencoderStage),
     "prompts": (PromptsTraining, PromptsStage),
     "image": (DiffusionTraining, DiffusionStage),
@@ -52,7 +53,5 @@ def train(
     schema, build = STAGES[stage]
     config = load_config(schema, config_file, overrides)
     if stage == "image" and config.temporal:
-        config = dataclasses.replace(
-            config, temporal=False, num_frames=((1.0, 1, 1),), given={"none": 1.0}
-        )
+        config = dataclasses.replace(config, temporal=False, num_frames=((1.0, 1, 1),), given={})
     return run(build(config), config.loop, on_log=on_log)

@@ -1,0 +1,58 @@
+"""`--executor` and `--workers`: where the runs happen."""
+
+from typing import TYPE_CHECKING, Any
+
+from nuwaxl.config import nearest
+
+if TYPE_CHECKING:
+    from nuwaxl.coarse_to_fine import Executor
+    from nuwaxl.pipeline import ExecutorFactory
+
+EXECUTORS = ("local", "ray")
+DEFAULT_BATCH = 8
+"""Segments in one call of a worker's model, unless the user says."""
+
+
+def executor_factory(name: str, workers: int, batch_size: int | None) -> "ExecutorFactory | None":
+    """What makes the executor; None for the pipeline's own, in this thread.
+
+    Args:
+        name: one of `EXECUTORS`.
+        workers: copies of the model.
+        batch_size: segments in one call; None: 8.
+
+    Raises:
+        ValueError: an unknown name, no worker, or Ray is not installed.
+    """
+    if name not in EXECUTORS:
+        raise ValueError(
+            f"`--executor` must be one of {', '.join(EXECUTORS)}, got {name!r}"
+            f"{nearest(name, EXECUTORS)}"
+        )
+    if workers < 1:
+        raise ValueError(f"`--workers` must be 1 or more, got {workers}.")
+    size = batch_size or DEFAULT_BATCH
+    if name == "ray":
+        from importlib.util import find_spec
+
+        if find_spec("ray") is None:
+            raise ValueError("`--executor` ray needs Ray: pip install 'nuwaxl[ray]'.")
+
+        def on_ray(model: Any) -> "Executor":
+            from nuwaxl.ray_executor import RayExecutor
+
+            return RayExecutor(model, num_workers=workers, batch_size=size)
+
+        return on_ray
+    if workers == 1:
+        return None
+
+    def on_replicas(model: Any) -> "Executor":
+        from nuwaxl.devices import devices_like
+        from nuwaxl.executors import ThreadedExecutor
+
+        devices = devices_like(model.device, workers)
+        replicas = [model, *(model.replica(device) for device in devices[1:])]
+        return ThreadedExecutor(replicas, batch_size=size)
+
+    return on_replicas
