@@ -65,9 +65,10 @@ class RayExecutor:
         actor = ray.remote(_Worker).options(
             num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=-1, max_task_retries=_MAX_RETRIES
         )
-        stored = ray.put(model)
+        # Kept, since Ray forgets what nobody holds, and a worker that starts anew loads it again.
+        self._model = ray.put(model)
         self._workers: list[Any] = [
-            actor.remote(stored, batch_size, pad_batches) for _ in range(num_workers)
+            actor.remote(self._model, batch_size, pad_batches) for _ in range(num_workers)
         ]
         self._idle = list(self._workers)
         self._waiting: list[tuple[Future[Tensor], Any, Any]] = []

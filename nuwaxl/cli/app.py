@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 import nuwaxl
+from nuwaxl.cli.assemble import assemble
 from nuwaxl.cli.errors import INTERRUPTED, CommandError, usage_line
+from nuwaxl.cli.evaluate import evaluate
 from nuwaxl.cli.generate import generate
 from nuwaxl.cli.plan import plan
 from nuwaxl.cli.project import edit, extend, log, pin, reroll, undo
@@ -50,6 +52,8 @@ app.command()(extend)
 app.command()(log)
 app.command()(undo)
 app.command()(train)
+app.command()(assemble)
+app.command()(evaluate)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
