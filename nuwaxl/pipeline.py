@@ -278,7 +278,8 @@ class LongVideoPipeline(LongVideoComponents):
         # On a CPU little is won beyond 8, and one seed stays one film to the last bit.
         is_cpu = self._execution_device.type == "cpu"
         most = None if is_cpu or batch_size is not None else _MAX_BATCH_SIZE
-        batch_size = batch_size or (8 if is_cpu else 16)
+        if batch_size is None:
+            batch_size = 8 if is_cpu else 16
         denoiser = self.denoiser(
             sampling, latent_shape=latent_shape, callback_on_step_end=callback_on_step_end
         )

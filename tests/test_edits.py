@@ -116,6 +116,17 @@ def test_jobs_of_an_edit_get_what_is_outside_as_given_under_its_old_identity():
     assert new.job(untouched) == old.job(untouched)
 
 
+def test_a_key_stands_for_all_that_a_run_depends_on():
+    """Its given frames, its prompts, its times and its seed: nothing else tells two runs apart."""
+    edits = [cat(10, 40), Edit(30, 50, DOG, 7), cat(10, 40), longer(100, 65)]
+    jobs: dict[str, SegmentJob] = {}
+    for count in range(len(edits) + 1):
+        for job in Studio(SMALL).plan(edits[:count], SensitiveModel()).missing():
+            known = jobs.setdefault(job.key, job)
+            assert replace(job, edit=0) == replace(known, edit=0)
+    assert len(set(map(str, (replace(job, edit=0) for job in jobs.values())))) == len(jobs)
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), min_size=1, max_size=4))
 def test_edits_upon_edits_keep_to_their_ranges(ranges):

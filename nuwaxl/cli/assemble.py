@@ -1,8 +1,5 @@
 """`nuwaxl assemble`: trained stages to one checkpoint."""
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from nuwaxl.cli import options
@@ -10,12 +7,7 @@ from nuwaxl.cli.errors import user_errors
 from nuwaxl.config import load_config, read_settings
 
 
-def assemble(
-    config: Annotated[
-        Path | None, typer.Argument(metavar="CONFIG", help="A YAML file naming the parts.")
-    ] = None,
-    assignments: options.Assignments = None,
-) -> None:
+def assemble(assignments: options.Assignments = None, config: options.Config = None) -> None:
     """Put trained stages together into one checkpoint."""
     with user_errors():
         if config is not None:
