@@ -95,8 +95,8 @@ class LongVideoPipeline(LongVideoComponents):
             guidance_scale: strength of the prompt; 1 turns guidance off and halves the work.
             guidance_rescale: 0 to 1, takes back the contrast that guidance adds.
             negative_prompt: what to lead away from.
-            local_num_inference_steps: steps below the keyframes; None: as at the keyframes.
-            local_guidance_scale: guidance below the keyframes; None: as at the keyframes.
+            local_num_inference_steps: steps below the keyframes; None: half as many.
+            local_guidance_scale: guidance below the keyframes; None: 1, none.
             scheduler: 'ddim', 'ddpm', 'dpmpp_2m', 'unipc', 'euler' or 'lcm'; None: the pipeline's.
             seed: one seed, one film; None: 0.
             generator: draws the seed instead.

@@ -41,9 +41,9 @@ class SamplingConfig:
     scheduler: str = "ddim"
     """One of ddpm, ddim, dpmpp_2m, unipc, euler, lcm."""
     local_num_inference_steps: int | None = None
-    """Steps below level 0, where the given ends settle much; None: as many as at level 0."""
+    """Steps below level 0, where the given ends settle much; None: half as many as at level 0."""
     local_guidance_scale: float | None = None
-    """Guidance below level 0; None: the same as at level 0."""
+    """Guidance below level 0; None: 1, none, as the given ends show what the words ask for."""
 
     def __post_init__(self) -> None:
         self._check_steps("num_inference_steps", self.num_inference_steps)
@@ -70,17 +70,17 @@ class SamplingConfig:
             level: of the segment.
         """
         steps, guidance = self.num_inference_steps, self.guidance_scale
-        if level > 0 and self.local_num_inference_steps is not None:
-            steps = self.local_num_inference_steps
-        if level > 0 and self.local_guidance_scale is not None:
-            guidance = self.local_guidance_scale
-        return RoleSettings(steps, guidance)
+        if level > 0:
+            half = (steps + 1) // 2
+            told = self.local_num_inference_steps, self.local_guidance_scale
+            steps, guidance = half if told[0] is None else told[0], told[1]
+        return RoleSettings(steps, 1.0 if guidance is None else guidance)
 
     def fingerprint(self) -> str:
         """Canonical JSON of what is sampled, for the keys of segments.
 
         Two ways to say the same have one fingerprint: 2 and 2.0, and local settings that are left
-        out or said as those of level 0.
+        out or said as they follow from level 0.
         """
         local = self.for_level(1)
         settings = asdict(self) | {

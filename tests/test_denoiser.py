@@ -72,11 +72,14 @@ def denoiser(
     **sampling: Any,
 ) -> SegmentDenoiser:
     unet = unet or tiny_unet()
+    # One effort at all levels unless a test says otherwise.
+    steps, guidance = sampling.get("num_inference_steps", 3), sampling.get("guidance_scale", 2.0)
+    told = {"local_num_inference_steps": steps, "local_guidance_scale": guidance, **sampling}
     return SegmentDenoiser(
         unet,
         local_unet or unet,
         tiny_scheduler(prediction_type),
-        SamplingConfig(**{"num_inference_steps": 3, **sampling}),
+        SamplingConfig(**{"num_inference_steps": 3, **told}),
         prompt_encoder(),
         latent_shape=LATENT_SHAPE,
         dtype=dtype,

@@ -102,7 +102,7 @@ LocalSteps = Annotated[
         parser=whole_number,
         metavar="N",
         help="Steps of all levels but the global one.",
-        show_default="as --steps",
+        show_default="half of --steps",
         rich_help_panel=SAMPLING,
     ),
 ]
@@ -112,7 +112,7 @@ LocalGuidanceScale = Annotated[
         parser=number,
         metavar="NUMBER",
         help="Guidance of all levels but the global one.",
-        show_default="as --guidance-scale",
+        show_default="1: none",
         rich_help_panel=SAMPLING,
     ),
 ]
