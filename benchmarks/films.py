@@ -54,7 +54,9 @@ def flops_per_frame(pipeline: LongVideoPipeline, sampling: SamplingConfig) -> di
     )
     latents = torch.randn(1, length, channels, height, width)
     dim = pipeline.local_unet.config.cross_attention_dim
-    embeds = torch.randn(1, length, 8, dim)
+    adapter = pipeline.prompt_adapter
+    tokens = adapter.config["num_tokens"] if adapter is not None else 77
+    embeds = torch.randn(1, length, tokens, dim)
     times = torch.arange(length)[None] / 8.0
     counts = {}
     for level, unet in enumerate((pipeline.global_unet, pipeline.local_unet)):

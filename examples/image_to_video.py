@@ -18,7 +18,7 @@ from nuwaxl.storyline import parse_length
 from nuwaxl.toon import Scene, canonical_caption
 from nuwaxl.toon.render import render
 
-SCENE = Scene("dog", "meadow", "day", "run", "right", start=0.0, duration=60.0)
+SCENE = Scene("car", "city", "night", "drive", "right", start=0.0, duration=60.0)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from nuwaxl import LongVideoPipeline, contact_sheet, write_video
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="One prompt to a film and its contact sheet.")
-    parser.add_argument("--prompt", default="a dog runs across the beach at sunset")
+    parser.add_argument("--prompt", default="a penguin walks to the left in the snow by day")
     parser.add_argument("--length", default="8s", help="frames (64) or a time (8s, 1m30s)")
     parser.add_argument("--steps", type=int, default=20, help="denoising steps per run")
     parser.add_argument("--seed", type=int, default=0)

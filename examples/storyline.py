@@ -17,9 +17,9 @@ from nuwaxl import (
 )
 
 PROMPTS = [
-    "a dog walks through the meadow on a sunny day",
-    "the dog runs along the beach at sunset",
-    "the dog walks through the city at night",
+    "a robot walks to the right in the city by day",
+    "the robot walks to the right on the beach at sunset",
+    "the robot walks to the right through the city at night",
 ]
 
 

@@ -143,7 +143,7 @@ def test_the_readme_is_a_session_that_runs(tmp_path: Path, monkeypatch: pytest.M
     for block in blocks(README, "python"):
         short = block.replace('length="30s"', 'length="1s"').replace("128, 128", f"{SIZE}, {SIZE}")
         exec(compile(short, "README.md", "exec"), session)
-    assert probe("dog.mp4").num_frames == 8
+    assert probe("film.mp4").num_frames == 8
     assert session["video"].shape == (1, 17, SIZE, SIZE, 3)  # pyright: ignore
     assert len(session["middle"]) == 20  # pyright: ignore
 
