@@ -6,8 +6,10 @@ Knows frame numbers and counts of runs, not the tree.
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import combinations_with_replacement, pairwise
+from math import prod
 
 # ---- One interval ---------------------------------------------------------------------------
 
@@ -87,6 +89,15 @@ def _share_parts(gaps: Sequence[int], reach: int, num_parts: int) -> list[int]:
         widest = max(range(len(gaps)), key=lambda i: gaps[i] / parts[i])
         parts[widest] += 1
     return parts
+
+
+def consecutive_runs(frames: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First and last position of each longest run of consecutive numbers."""
+    first = 0
+    for position in range(1, len(frames) + 1):
+        if position == len(frames) or frames[position] - frames[position - 1] > 1:
+            yield first, position - 1
+            first = position
 
 
 # ---- All levels -----------------------------------------------------------------------------
@@ -226,6 +237,138 @@ class _BranchingSearch:
         )
 
 
+# ---- Runs that may have certain numbers of frames only --------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunLengths:
+    """Which numbers of frames a run may have: k * `step` + 1 with k >= 1, up to `most`.
+
+    Raises:
+        ValueError: `step` is less than 1, or `most` is not such a number.
+    """
+
+    most: int
+    """Frames of the longest run."""
+    step: int = 1
+    """1 allows every number of frames; Wan's models have 4 (5, 9, ... 81 frames), LTX 8."""
+    still: bool = False
+    """Whether its frames are single pictures, which show no motion without a level below."""
+
+    def __post_init__(self) -> None:
+        """Check that the longest run is an allowed one."""
+        check_count("step", self.step, 1)
+        check_count("segment_length", self.most, 2)
+        if self.most < self.step + 1 or (self.most - 1) % self.step:
+            below = max(1, (self.most - 1) // self.step) * self.step + 1
+            nearest = sorted({below, below + self.step})
+            raise ValueError(
+                f"`segment_length` must be a multiple of {self.step} plus 1, such as "
+                f"{' or '.join(map(str, nearest))}, got {self.most}."
+            )
+
+    @property
+    def gaps(self) -> range:
+        """The allowed numbers of gaps between a run's frames, ascending."""
+        return range(self.step, self.most, self.step)
+
+    def fit(self, num_frames: int) -> int:
+        """The least allowed number of frames that is no less than `num_frames`."""
+        return max(1, ceil_div(num_frames - 1, self.step)) * self.step + 1
+
+
+@lru_cache(maxsize=256)
+def choose_full_branching(
+    num_frames: int,
+    global_lengths: RunLengths,
+    local_lengths: RunLengths,
+    depth: int | None,
+) -> tuple[int, ...]:
+    """Parts per interval at each level, when every run has an allowed number of frames.
+
+    Every level divides all its intervals into the same number of parts, so the tree has
+    n_0 n_1 ... n_{m-1} + 1 frames, at least `num_frames`; the film shows the first of them, and
+    only runs that hold a frame of the film count. Among the choices within 1/8 of the fewest
+    frames evaluated, the one that reaches least beyond the film's end, as keyframes beyond it are
+    lost; of those the one with the fewest frames evaluated. Only n_1 <= n_2 <= ... are tried:
+    deeper levels have more runs, so long runs save most there.
+
+    Args:
+        num_frames: N >= 1.
+        global_lengths: of level 0.
+        local_lengths: of the levels below.
+        depth: number of levels; None: the fewest that reach every frame and show motion.
+
+    Raises:
+        ValueError: no tree of that depth reaches every frame, or its last level has no frame of
+            the film to make.
+    """
+    num_gaps = max(1, num_frames - 1)
+    local_gaps = [gaps for gaps in local_lengths.gaps if gaps > 1]
+    widest = local_gaps[-1] if local_gaps else 1
+    smallest = 1
+    while global_lengths.gaps[-1] * widest ** (smallest - 1) < num_gaps:
+        if widest == 1:
+            raise ValueError(
+                f"`segment_length` must be at least 3 for a film of {num_frames} frames, got "
+                f"{local_lengths.most}: runs of 2 frames have nothing between their ends."
+            )
+        smallest += 1
+    if global_lengths.still and local_gaps and num_gaps >= local_gaps[0]:
+        smallest = max(smallest, 2)
+    depth = smallest if depth is None else depth
+    if depth < smallest:
+        raise ValueError(
+            f"`depth` must be at least {smallest} to reach {num_frames} frames in runs of at most "
+            f"{global_lengths.most} and {local_lengths.most} frames, got {depth}."
+        )
+    if depth > smallest and (not local_gaps or local_gaps[0] ** (depth - 1) > num_gaps):
+        raise ValueError(
+            f"`depth` must be less than {depth} for {num_frames} frames, as a run below level 0 "
+            f"has at least {local_gaps[0] + 1 if local_gaps else 3} of them; {smallest} will do."
+        )
+    trees = list(_full_trees(num_gaps, global_lengths, local_gaps, depth))
+    least = min(evaluated for _, evaluated, _ in trees)
+    return min(tree for tree in trees if 8 * tree[1] <= 9 * least)[-1]
+
+
+def _full_trees(
+    num_gaps: int, global_lengths: RunLengths, local_gaps: Sequence[int], depth: int
+) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+    """Frames of the tree, frames evaluated, and parts of every tree that reaches so far."""
+    for below in combinations_with_replacement(local_gaps, depth - 1):
+        keyframe_gaps = global_lengths.fit(ceil_div(num_gaps, prod(below)) + 1) - 1
+        if keyframe_gaps <= global_lengths.gaps[-1]:
+            parts = (keyframe_gaps, *below)
+            evaluated = (
+                keyframe_gaps
+                + 1
+                + sum(
+                    ceil_div(num_gaps, prod(parts[level:])) * (parts[level] + 1)
+                    for level in range(1, depth)
+                )
+            )
+            yield prod(parts), evaluated, parts
+
+
 def ceil_div(numerator: int, denominator: int) -> int:
     """The quotient of whole numbers, rounded up."""
     return -(-numerator // denominator)
+
+
+# ---- Checks ---------------------------------------------------------------------------------
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    """Refuse what is no whole number of at least `least`.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    if not (is_int(value) and value >= least):
+        raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
+
+
+def is_int(value: object) -> bool:
+    """Whether it is a whole number; a bool is none."""
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,6 +1,6 @@
 """A film whose frames are made when they are asked for.
 
-Knows latents, windows and pixels; not prompts, networks' steps or files.
+Knows latents, windows and pixels; not prompts, networks or files.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from nuwaxl.coarse_to_fine import OnSegment, Orchestrator
-from nuwaxl.devices import autocast
-from nuwaxl.models.autoencoder import TemporalAutoencoderKL
+from nuwaxl.codecs import FrameCodec
 from nuwaxl.timeline import Timeline
 
 
@@ -26,25 +25,19 @@ class Film:
 
     Args:
         orchestrator: makes the latents.
-        vae: turns them into pixels.
-        device: where the decoder runs.
-        dtype: precision of its products.
+        codec: turns them into pixels.
         windows_per_batch: windows decoded at once.
     """
 
     def __init__(
         self,
         orchestrator: Orchestrator,
-        vae: TemporalAutoencoderKL,
+        codec: FrameCodec,
         *,
-        device: torch.device,
-        dtype: torch.dtype,
         windows_per_batch: int,
     ):
         self.orchestrator = orchestrator
-        self.vae = vae
-        self.device = device
-        self.dtype = dtype
+        self.codec = codec
         self.windows_per_batch = windows_per_batch
 
     @property
@@ -101,7 +94,7 @@ class Film:
         stop = self.checked_stop(start, stop)
         windows = self.orchestrator.windows(start, stop, max_level=max_level, on_segment=on_segment)
         while batch := list(islice(windows, self.windows_per_batch)):
-            decoded = self._decode([latents for _, latents in batch])
+            decoded = self.codec.decode([latents for _, latents in batch])
             for (window, _), window_pixels in zip(batch, decoded, strict=True):
                 for frame, frame_pixels in zip(
                     window.shown, window_pixels[window.skip :], strict=False
@@ -161,21 +154,6 @@ class Film:
                 f" got {start} and {stop}."
             )
         return stop
-
-    @torch.no_grad()
-    def _decode(self, windows: list[Tensor]) -> list[Float[Tensor, "frames 3 height width"]]:
-        """Pixels in [0, 1] of each window; those of one length are decoded together."""
-        rows_by_length: dict[int, list[int]] = {}
-        for row, latents in enumerate(windows):
-            rows_by_length.setdefault(latents.shape[0], []).append(row)
-        pixels: dict[int, Tensor] = {}
-        for rows in rows_by_length.values():
-            batch = torch.stack([windows[row] for row in rows]).to(self.device)
-            with autocast(self.device, self.dtype):
-                decoded = self.vae.decode_latents(batch)
-            decoded = (decoded.float() / 2 + 0.5).clamp(0, 1).cpu()
-            pixels |= dict(zip(rows, decoded, strict=True))
-        return [pixels[row] for row in range(len(windows))]
 
 
 def to_picture(pixels: Float[Tensor, "3 height width"]) -> UInt8[np.ndarray, "height width 3"]:

@@ -3,7 +3,7 @@
 Knows how the parts fit together; each part's own work is elsewhere.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,20 +15,19 @@ from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
 
-from nuwaxl.coarse_to_fine import Edit, Executor, OnSegment, Orchestrator, SegmentModel
+from nuwaxl.coarse_to_fine import Executor, OnSegment, SegmentModel
 from nuwaxl.components import LongVideoComponents, StepEndCallback
 from nuwaxl.executors import LocalExecutor
 from nuwaxl.film import Film, to_picture
-from nuwaxl.fingerprint import fingerprint, module_fingerprint
-from nuwaxl.inputs import FilmEdit, check_fps, choose_seed, count_frames, read_pictures
-from nuwaxl.pictures import Picture, picture_hash
+from nuwaxl.film_assembly import ExecutorFactory, assemble_film
+from nuwaxl.inputs import FilmEdit, check_fps, choose_seed, count_frames
+from nuwaxl.pictures import Picture
 from nuwaxl.sampling import SamplingConfig
 from nuwaxl.store import MemoryStore, SegmentStore
 from nuwaxl.storyline import Story, Storyline
 from nuwaxl.timeline import Timeline
 
 OutputType = Literal["np", "pil", "pt", "latent"]
-ExecutorFactory = Callable[[SegmentModel], Executor]
 
 _DEFAULTS = SamplingConfig()
 _MAX_BATCH_SIZE = 128
@@ -270,74 +269,43 @@ class LongVideoPipeline(LongVideoComponents):
         sampling = sampling or SamplingConfig(scheduler=self.scheduler_name())
         height = int(self.config["height"]) if height is None else height
         width = int(self.config["width"]) if width is None else width
-        latent_shape = self.latent_shape(height, width)
-        pictures = read_pictures(
-            images or {}, num_frames=num_frames, fps=fps, height=height, width=width
+        denoiser = self.denoiser(
+            sampling,
+            latent_shape=self.latent_shape(height, width),
+            callback_on_step_end=callback_on_step_end,
         )
-        timeline = Timeline(num_frames, segment_length, depth, tuple(sorted(pictures)))
+
+        def plan(num_frames: int, depth: int | None, pinned: tuple[int, ...]) -> Timeline:
+            return Timeline(num_frames, segment_length, depth, pinned)
+
         # On a CPU little is won beyond 8, and one seed stays one film to the last bit.
         is_cpu = self._execution_device.type == "cpu"
         most = None if is_cpu or batch_size is not None else _MAX_BATCH_SIZE
-        if batch_size is None:
-            batch_size = 8 if is_cpu else 16
-        denoiser = self.denoiser(
-            sampling, latent_shape=latent_shape, callback_on_step_end=callback_on_step_end
-        )
-        planned, edit_pictures = self._plan_edits(edits, fps=fps, height=height, width=width)
-        orchestrator = Orchestrator(
-            timeline,
+        size = (8 if is_cpu else 16) if batch_size is None else batch_size
+
+        def in_this_thread(model: SegmentModel) -> Executor:
+            return LocalExecutor(model, batch_size=size, max_batch_size=most)
+
+        return assemble_film(
+            denoiser,
+            self.codec(),
             storyline,
-            executor(denoiser)
-            if executor
-            else LocalExecutor(denoiser, batch_size=batch_size, max_batch_size=most),
-            MemoryStore() if store is None else store,
-            model_fingerprint=denoiser.fingerprint,
-            sampling_fingerprint=sampling.fingerprint(),
-            latent_shape=latent_shape,
+            plan=plan,
+            num_frames=num_frames,
+            depth=depth,
             fps=fps,
+            height=height,
+            width=width,
+            sampling=sampling,
             seed=seed,
-            pinned={frame: self.encode_picture(picture) for frame, picture in pictures.items()},
-            pinned_identities={
-                frame: self._picture_identity(picture) for frame, picture in pictures.items()
-            },
-            edits=planned,
-            edit_pictures=edit_pictures,
-        )
-        return Film(
-            orchestrator,
-            self.vae,
-            device=self._execution_device,
-            dtype=denoiser.dtype,
+            images=images or {},
+            edits=edits,
+            executor=executor or in_this_thread,
+            store=MemoryStore() if store is None else store,
             # A window's frames fill a CPU already; alone, its pixels are the same to the last bit
             # in any order, clip or edit.
-            windows_per_batch=1 if is_cpu else batch_size,
+            windows_per_batch=1 if is_cpu else size,
         )
-
-    def _plan_edits(
-        self, edits: Sequence[FilmEdit], *, fps: float, height: int, width: int
-    ) -> tuple[list[Edit], dict[str, Tensor]]:
-        """The edits in frames and identities, and the latents of the pictures that they pin."""
-        planned, latents = [], {}
-        for edit in edits:
-            pictures = read_pictures(
-                edit.images, num_frames=edit.stop, fps=fps, height=height, width=width
-            )
-            identities = {
-                frame: self._picture_identity(picture) for frame, picture in pictures.items()
-            }
-            timeline = edit.num_frames and Timeline(edit.num_frames, self.config["segment_length"])
-            planned.append(
-                Edit(edit.start, edit.stop, edit.storyline, edit.seed, timeline or None, identities)
-            )
-            latents |= {
-                identities[frame]: self.encode_picture(picture)
-                for frame, picture in pictures.items()
-            }
-        return planned, latents
-
-    def _picture_identity(self, picture: UInt8[np.ndarray, "height width 3"]) -> str:
-        """By what a picture as this pipeline's encoder sees it is known."""
-        return fingerprint([module_fingerprint(self.vae), picture_hash(picture)])
 
     def _progress(self, num_frames: int) -> Any:
         """The bar of diffusers, in frames."""

@@ -6,14 +6,28 @@ A run at level 0 makes sparse keyframes from the first frame to the last. Each i
 neighbouring known frames is filled by a run of the next level, until every frame exists. Every
 run holds at most `segment_length` (L) frames. Nothing here is stored: a segment is found by going
 down the tree, so a film of a billion frames costs no more memory than one of sixteen.
+
+Models that can only make certain numbers of frames get a tree in which every run has one of them
+(`lengths`). It mostly has more frames than the film, which shows the first of them; runs that lie
+beyond its end do not exist.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import prod
 
-from nuwaxl.branching import choose_branching, divide_interval, resolve_depth
+from nuwaxl.branching import (
+    RunLengths,
+    check_count,
+    choose_branching,
+    choose_full_branching,
+    consecutive_runs,
+    divide_interval,
+    is_int,
+    resolve_depth,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,30 +91,59 @@ class Timeline:
     """Number of levels, the global one counted; None takes the fewest that reach every frame."""
     pinned: tuple[int, ...] = ()
     """Frames that exist before anything runs; kept ascending and distinct."""
+    lengths: tuple[RunLengths, RunLengths] | None = None
+    """Which numbers of frames the runs of level 0 and those below may have; None: 2 to L."""
     branching: tuple[int, ...] = field(init=False, repr=False, compare=False)
     """Parts into which each level divides its intervals, each at most L-1; pinned frames may make
     single intervals have more. A level-0 run has branching[0] + 1 frames."""
+    num_planned: int = field(init=False, repr=False, compare=False)
+    """Frames that the tree has; beyond `num_frames` they are made where a run holds them, and not
+    shown."""
 
     def __post_init__(self) -> None:
         """Check the numbers and choose the branching."""
-        _check_count("num_frames", self.num_frames, 1)
-        _check_count("segment_length", self.segment_length, 2)
+        check_count("num_frames", self.num_frames, 1)
+        check_count("segment_length", self.segment_length, 2)
         if self.depth is not None:
-            _check_count("depth", self.depth, 1)
+            check_count("depth", self.depth, 1)
         pinned = tuple(sorted(set(self.pinned)))
         for frame in pinned:
             self._check_frame(frame, "`pinned` frames")
         object.__setattr__(self, "pinned", pinned)
-        depth = resolve_depth(self.num_frames, self.segment_length, self.depth)
-        branching = choose_branching(self.num_frames, self.segment_length, depth)
+        if self.lengths is None:
+            depth = resolve_depth(self.num_frames, self.segment_length, self.depth)
+            branching = choose_branching(self.num_frames, self.segment_length, depth)
+            num_planned = self.num_frames
+        else:
+            branching = choose_full_branching(self.num_frames, *self.lengths, self.depth)
+            num_planned = prod(branching) + 1
         object.__setattr__(self, "branching", branching)
+        object.__setattr__(self, "num_planned", num_planned)
 
     @classmethod
     def full(cls, depth: int, segment_length: int = 16) -> "Timeline":
         """The paper's tree: every run has L frames, and N = (L-1)^depth + 1."""
-        _check_count("depth", depth, 1)
-        _check_count("segment_length", segment_length, 2)
+        check_count("depth", depth, 1)
+        check_count("segment_length", segment_length, 2)
         return cls((segment_length - 1) ** depth + 1, segment_length, depth)
+
+    @classmethod
+    def in_lengths(
+        cls,
+        num_frames: int,
+        global_lengths: RunLengths,
+        local_lengths: RunLengths,
+        *,
+        depth: int | None = None,
+        pinned: tuple[int, ...] = (),
+    ) -> "Timeline":
+        """A tree whose runs all have an allowed number of frames.
+
+        Intervals of a level are alike, whatever is pinned: a pinned frame is given to the run on
+        whose frames it lies.
+        """
+        most = max(global_lengths.most, local_lengths.most)
+        return cls(num_frames, most, depth, pinned, (global_lengths, local_lengths))
 
     # ---- The tree: one interval, its grid, the intervals below it --------------------------
 
@@ -114,8 +157,9 @@ class Timeline:
         return Segment(level, index, frames, given)
 
     @property
-    def _root(self) -> Segment:
-        return self._segment(0, 0, 0, self.num_frames - 1)
+    def root(self) -> Segment:
+        """The global run, also when pinned frames leave it nothing to make."""
+        return self._segment(0, 0, 0, self.num_planned - 1)
 
     def _grid(self, level: int, first: int, last: int) -> tuple[int, ...]:
         """The frames of the run over [first, last]: an even grid, bent to hold pins.
@@ -123,6 +167,11 @@ class Timeline:
         No part is wider than what the levels below can fill, (L-1)^levels. At the last level that
         is one frame, so every pin lies on some grid at the latest there.
         """
+        if self.lengths is not None:
+            parts = self.branching[level]
+            return divide_interval(
+                first, last, (), num_parts=parts, max_parts=parts, reach=last - first
+            )
         max_parts = self.segment_length - 1
         return divide_interval(
             first,
@@ -136,7 +185,7 @@ class Timeline:
     def _below(self, segment: Segment, position: int) -> Segment | None:
         """The run that fills the interval after `segment.frames[position]`, if it has a gap."""
         first, last = segment.frames[position : position + 2]
-        if last - first <= 1:
+        if last - first <= 1 or first >= self.num_frames - 1:
             return None
         # Pins may add parts to an interval, so numbers then leave room for the most there can be.
         stride = self.segment_length - 1 if self.pinned else self.branching[segment.level]
@@ -149,7 +198,7 @@ class Timeline:
 
     def _path(self, frame: int) -> list[Segment]:
         """The runs from level 0 down to the one on whose grid `frame` lies."""
-        path = [self._root]
+        path = [self.root]
         while frame not in path[-1].frames:
             below = self._below(path[-1], bisect_right(path[-1].frames, frame) - 1)
             assert below is not None, "a frame between two others lies in an interval with a gap"
@@ -170,7 +219,7 @@ class Timeline:
 
     def _walk_level(self, level: int) -> Iterator[Segment]:
         if level == 0:
-            yield self._root
+            yield self.root
         else:
             for above in self._walk_level(level - 1):
                 yield from self._all_below(above)
@@ -185,7 +234,7 @@ class Timeline:
 
         A parent comes before its children, and children come in time order.
         """
-        yield from self._walk_down(self._root)
+        yield from self._walk_down(self.root)
 
     def _walk_down(self, segment: Segment) -> Iterator[Segment]:
         if segment.new_frames:
@@ -219,8 +268,13 @@ class Timeline:
         return at < len(self.pinned) and self.pinned[at] == frame
 
     def segment_of(self, frame: int) -> Segment | None:
-        """The one segment in which `frame` is new; None if it is pinned."""
-        self._check_frame(frame)
+        """The one segment in which `frame` is new; None if it is pinned.
+
+        Args:
+            frame: of the film, or one beyond its end that a run of the film holds.
+        """
+        if frame >= self.num_planned:
+            self._check_frame(frame)
         return None if self.is_pinned(frame) else self._path(frame)[-1]
 
     def source(self, segment: Segment, frame: int) -> Segment | None:
@@ -257,13 +311,13 @@ class Timeline:
 
     @property
     def keyframes(self) -> tuple[int, ...]:
-        """The frames of level 0, pinned ones among them: the preview of the whole film."""
-        return self._root.frames
+        """The film's frames of level 0, pinned ones among them: the preview of the whole film."""
+        return tuple(frame for frame in self.root.frames if frame < self.num_frames)
 
     @property
     def segments_per_level(self) -> tuple[int, ...]:
         """Number of segments at each level."""
-        return tuple(self._tally(0, 0, self.num_frames - 1, {})[:-1])
+        return tuple(self._tally(0, 0, self.num_planned - 1, {})[:-1])
 
     @property
     def num_segments(self) -> int:
@@ -273,7 +327,7 @@ class Timeline:
     @property
     def frames_evaluated(self) -> int:
         """Frames that pass through a model, given ones counted in every run that reads them."""
-        return self._tally(0, 0, self.num_frames - 1, {})[-1]
+        return self._tally(0, 0, self.num_planned - 1, {})[-1]
 
     def _tally(self, level: int, first: int, last: int, known: dict) -> list[int]:
         """Segments per level in the subtree over [first, last], then its frames evaluated.
@@ -282,6 +336,7 @@ class Timeline:
         `known` holds a few entries per level and the cost grows with the pins, not with N.
         """
         is_alike = bisect_right(self.pinned, first) == bisect_left(self.pinned, last) and level > 0
+        is_alike = is_alike and last < self.num_frames
         if is_alike and (level, last - first) in known:
             return known[level, last - first]
         segment = self._segment(level, 0, first, last)
@@ -290,7 +345,7 @@ class Timeline:
             tally[level] = 1
             tally[-1] = len(segment.frames)
         for left, right in pairwise(segment.frames):
-            if right - left > 1:
+            if right - left > 1 and left < self.num_frames - 1:
                 below = self._tally(level + 1, left, right, known)
                 tally = [a + b for a, b in zip(tally, below, strict=True)]
         if is_alike:
@@ -316,41 +371,21 @@ class Timeline:
                 f"`start` and `stop` must satisfy 0 <= start <= stop <= {self.num_frames}, "
                 f"got {start} and {stop}."
             )
-        return self._windows(self._root, start, stop) if start < stop else iter(())
+        return self._windows(self.root, start, stop) if start < stop else iter(())
 
     def _windows(self, segment: Segment, start: int, stop: int) -> Iterator[Window]:
         frames, end = segment.frames, self.num_frames - 1
-        for at, to in _consecutive_runs(frames):
+        for at, to in consecutive_runs(frames):
             first, last = frames[at], frames[to]
-            yield_stop = last + 1 if last == end else last
+            yield_stop = last if last < end else end + 1
             if (at < to or end == 0) and first < stop and start < yield_stop:
                 yield Window(frames[at : to + 1], yield_stop - first)
-            if to + 1 < len(frames) and last < stop and (start < frames[to + 1] or start == end):
+            is_wanted = start < frames[min(to + 1, len(frames) - 1)] or start == end
+            if to + 1 < len(frames) and last < min(stop, end) and is_wanted:
                 below = self._below(segment, to)
                 assert below is not None, "runs of consecutive frames end at a gap"
                 yield from self._windows(below, start, stop)
 
     def _check_frame(self, frame: int, name: str = "`frame`") -> None:
-        if not (_is_int(frame) and 0 <= frame < self.num_frames):
+        if not (is_int(frame) and 0 <= frame < self.num_frames):
             raise ValueError(f"{name} must be numbers 0 to {self.num_frames - 1}, got {frame!r}.")
-
-
-def _consecutive_runs(frames: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """First and last position of each longest run of consecutive numbers."""
-    first = 0
-    for position in range(1, len(frames) + 1):
-        if position == len(frames) or frames[position] - frames[position - 1] > 1:
-            yield first, position - 1
-            first = position
-
-
-# ---- Checks ---------------------------------------------------------------------------------
-
-
-def _check_count(name: str, value: int, least: int) -> None:
-    if not (_is_int(value) and value >= least):
-        raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny import SIZE, tiny_pipeline
+from tiny_backends import save_tiny
 
 from nuwaxl.video import probe, read_video
 
@@ -89,6 +90,22 @@ def test_toon_contact_sheet_draws_a_story(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "argv", ["example", "--output", str(output), "--seconds", "6"])
     load("toon_contact_sheet").main()
     assert Image.open(output).width > 10 * 128
+
+
+def test_pretrained_models_make_a_film_of_two_kinds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    roles = (
+        f"stills={save_tiny('stills', tmp_path / 's')}",
+        f"ltx={save_tiny('ltx', tmp_path / 'l')}",
+    )
+    argv = ("--global-model", roles[0], "--local-model", roles[1], "--size", "32x32")
+    load("pretrained_models").main(
+        [*argv, "--length", "17", "--segment-length", "9", "--steps", "1", "--device", "cpu"]
+    )
+    assert probe(tmp_path / "pretrained.mp4").num_frames == 17
+    assert "17 frames, 3 runs\n" in capsys.readouterr().out
 
 
 def test_every_example_is_run_here() -> None:
