@@ -9,10 +9,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nuwaxl.data.frames import FramesConfig, ToonFrames
+from nuwaxl.data.frames import FramesConfig
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.training.growth import grow_autoencoder
 from nuwaxl.training.loop import LoopConfig
+from nuwaxl.training.prepared import check_picture_size, checked_frames
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,17 @@ class AutoencoderTraining:
     gradient_weight: float = 1.0
     """Weight of the L1 distance of image gradients, at three scales."""
     actor_weight: float = 3.0
-    """Extra weight of the pixels of the actor, whose mask is known."""
+    """Extra weight of the pixels of the actor, whose mask is known in the toon world only."""
     num_statistics: int = 512
     """Frames from which the latents' mean and scale are measured at the end."""
 
 
 class AutoencoderStage:
-    """L1 + gradient L1 + KL on rendered frames."""
+    """L1 + gradient L1 + KL on frames of the toon world or of prepared videos."""
 
     def __init__(self, config: AutoencoderTraining):
         self.config = config
-        self.frames = ToonFrames(config.data, seed=config.loop.seed)
+        self.frames = checked_frames(config.data, seed=config.loop.seed)
         sizes = config.model
         if config.base:
             base = TemporalAutoencoderKL.from_pretrained(
@@ -69,6 +70,7 @@ class AutoencoderStage:
                 patch_size=sizes.patch_size,
                 temporal_decoder=sizes.temporal_decoder,
             )
+        check_picture_size(config.data.dataset, self.model)
         if not config.train_encoder:
             self.model.encoder.requires_grad_(False)
             if self.model.quant_conv is not None:
