@@ -2,10 +2,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny import tiny_pipeline
 
 from nuwaxl.evaluation.baselines import HierarchyTimeline, SequentialTimeline, planned_film
-from nuwaxl.evaluation.rows import critical_path, plan_of
+from nuwaxl.evaluation.rows import critical_path, make_row, plan_of, real_keyframes
 from nuwaxl.evaluation.stories import known_film
 from nuwaxl.sampling import SamplingConfig
 from nuwaxl.timeline import Timeline
@@ -84,3 +85,26 @@ def test_baselines_make_a_film_on_the_weights_of_the_tree(row: str) -> None:
     assert whole.shape == (11, 16, 16, 3)
     assert np.array_equal(frames(6, 9), whole[6:9])
     assert whole.std(axis=0).max() > 0
+
+
+@pytest.mark.parametrize("num_frames", [17, 226, 1024])
+def test_between_real_keyframes_the_tree_is_the_same_without_its_first_run(num_frames: int) -> None:
+    tree, local = plan_of("tree", num_frames, 16), plan_of("local", num_frames, 16)
+    assert local.pinned == tree.keyframes
+    below = [segment.frames for segment in tree.segments() if segment.level > 0]
+    assert [segment.frames for segment in local.segments()] == below
+    assert local.num_segments == tree.num_segments - 1
+
+
+def test_the_local_row_holds_real_keyframes_and_makes_the_rest() -> None:
+    scene = Scene("dog", "meadow", "day", "run", "right", 0.0, 2.0)
+    known = known_film(Story((scene,), 2.0), 11, 8.0)
+    pipeline, timeline = tiny_pipeline(), plan_of("local", 11, 4)
+    keyframes = real_keyframes(known, timeline, pipeline, 16)
+    film = planned_film(pipeline, timeline, known, sampling=SAMPLING, seed=3, pinned=keyframes)
+    latents = dict(film.latents())
+    assert all(torch.equal(latents[frame], keyframes[frame]) for frame in timeline.pinned)
+    assert len({latent.numpy().tobytes() for latent in latents.values()}) == 11
+    made = make_row("local", known, segment_length=4, size=16, pipeline=pipeline)
+    assert made.seconds == 0  # nothing is made before it is looked at
+    assert len(list(made)) == 11

@@ -1,6 +1,7 @@
 """Every metric is exact where there is a closed form, and moves the right way on planted faults."""
 
-from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -8,21 +9,25 @@ import torch
 
 from nuwaxl.evaluation import metrics
 from nuwaxl.evaluation.distances import (
-    avg_fd,
-    block_fd,
-    block_fd_by_position,
+    Distances,
     block_features,
+    distances,
     frechet_distance,
     kernel_distance,
 )
+from nuwaxl.evaluation.features import Readers, film_features, load_frame_network
+from nuwaxl.evaluation.measuring import FilmMeasures, measure_film
 from nuwaxl.evaluation.motion import best_shift, match_curve, scroll_speeds
 from nuwaxl.evaluation.pixels import soften, to_tensor, to_uint8
-from nuwaxl.evaluation.probe import Probe
+from nuwaxl.evaluation.probe import Probe, Reading, class_names
 from nuwaxl.evaluation.rows import render_film
+from nuwaxl.evaluation.scoring import Effort, Score, score_row
 from nuwaxl.evaluation.stories import KnownFilm, known_film
 from nuwaxl.toon import ACTIONS, Scene, Story
+from nuwaxl.toon.render import render
 
 FPS = 8.0
+EFFORT = Effort(0.0, 0, 0)
 
 
 def two_scenes(action: str = "run", actor: str = "dog") -> KnownFilm:
@@ -35,36 +40,49 @@ def two_scenes(action: str = "run", actor: str = "dog") -> KnownFilm:
 
 
 FILM = two_scenes()
-FRAMES = render_film(FILM)
+FRAMES = np.stack(list(render_film(FILM)))
 BOUNDARIES = tuple(range(0, 32, 5))
 
 
-def fault_blur(frames: np.ndarray) -> np.ndarray:
+# ---- Faults -----------------------------------------------------------------------------------
+
+
+def none(frames: np.ndarray) -> np.ndarray:
+    return frames
+
+
+def blur(frames: np.ndarray) -> np.ndarray:
     return to_uint8(soften(to_tensor(frames), 4))
 
 
-def fault_shuffle(frames: np.ndarray) -> np.ndarray:
+def shuffle(frames: np.ndarray) -> np.ndarray:
     return frames[np.random.default_rng(0).permutation(len(frames))]
 
 
-def fault_colour_drift(frames: np.ndarray) -> np.ndarray:
-    gain = np.linspace(1.0, 0.5, len(frames))[:, None, None, None]
+def colour_drift(frames: np.ndarray) -> np.ndarray:
+    gain = np.linspace(1.0, 0.2, len(frames))[:, None, None, None]
     return (frames * gain).astype(np.uint8)
 
 
-def fault_seam_jump(frames: np.ndarray) -> np.ndarray:
+def seam_jump(frames: np.ndarray) -> np.ndarray:
     parts = [np.roll(frames[b : b + 5], 9 * i, axis=2) for i, b in enumerate(BOUNDARIES)]
     return np.concatenate(parts)
 
 
-def fault_flicker(frames: np.ndarray) -> np.ndarray:
+def flickering(frames: np.ndarray) -> np.ndarray:
     gain = np.where(np.arange(len(frames)) % 2, 0.9, 1.0)[:, None, None, None]
     return (frames * gain).astype(np.uint8)
 
 
-def features(frames: np.ndarray) -> np.ndarray:
-    torch.manual_seed(0)
-    return Probe().eval().read_frames(frames)[0].numpy()
+def wrong_actor(frames: np.ndarray) -> np.ndarray:
+    """A car in place of the dog in the last quarter: the second half of the second scene."""
+    last = [render(replace(state, actor="car")) for state in FILM.states[-8:]]
+    return np.concatenate([frames[:-8], np.stack(last)])
+
+
+def late_cut(frames: np.ndarray) -> np.ndarray:
+    """The first scene holds on for three frames of the second."""
+    return np.concatenate([frames[:16], frames[13:16], frames[19:]])
 
 
 # ---- Closed forms -----------------------------------------------------------------------------
@@ -80,6 +98,23 @@ def test_frechet_distance_of_scaled_sets_is_that_of_their_deviations() -> None:
     deviation = samples.std(axis=0, ddof=1)
     expected = ((deviation - 3 * deviation) ** 2).sum()
     assert frechet_distance(samples, 3 * samples) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("count", [5, 40])
+def test_frechet_distance_is_torchmetrics_fid_of_the_same_features(count: int) -> None:
+    """With fewer samples than dimensions, and with more."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.Flatten())
+    network.num_features = 12  # pyright: ignore
+    fid = FrechetInceptionDistance(network, normalize=True, input_img_size=(3, 4, 4))
+    fid.set_dtype(torch.float64)
+    sides = [torch.rand(count, 3, 4, 4, dtype=torch.float64) * scale for scale in (1.0, 0.7)]
+    for side, is_real in zip(sides, (True, False), strict=True):
+        fid.update(side, real=is_real)
+    features = [network(side).numpy() for side in sides]
+    assert frechet_distance(*features) == pytest.approx(float(fid.compute()), rel=1e-6)
 
 
 def test_kernel_distance_of_two_points_each_is_the_sum_of_kernels() -> None:
@@ -157,7 +192,7 @@ def test_scroll_of_renders_is_the_speed_of_the_action(
     time_of_day = "night" if background == "space" else "day"
     scene = Scene(actor, background, time_of_day, action, "left", 0.0, 2.0)
     film = known_film(Story((scene,), 2.0), 12, FPS)
-    speeds = scroll_speeds(render_film(film), FPS, film.actor)
+    speeds = scroll_speeds(np.stack(list(render_film(film))), FPS, film.actor)
     assert np.median(speeds) == pytest.approx(-ACTIONS[action].speed, abs=1.0)
 
 
@@ -169,100 +204,180 @@ def test_known_film_says_where_scenes_are() -> None:
     assert FILM.storyline.prompt_at(1.99) != FILM.storyline.prompt_at(2.0)
 
 
-def test_renders_score_as_faultless() -> None:
-    inside = FILM.pairs_inside()
-    error = metrics.motion_error(FRAMES, FILM.speeds, FILM.scenes, FPS, FILM.actor)
-    ratio = metrics.seam_ratio(FRAMES, BOUNDARIES, inside)
-    assert error is not None
-    assert error < 1.0
-    assert ratio == pytest.approx(1.0, abs=0.1)
-    assert metrics.cut_errors(features(FRAMES), FILM.cuts) == [0]
-
-
 # ---- Planted faults ---------------------------------------------------------------------------
 
-REFERENCE = [features(render_film(two_scenes("walk"))), features(render_film(two_scenes("jump")))]
-REAL = features(FRAMES)
+
+class TemplateProbe(Probe):
+    """Reads frames of `FILM` by the nearest of its renders with other actors, places and times.
+
+    Its features are the random ones of an untrained probe.
+    """
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__()
+        self.at = 0
+
+    def read(self, frames: np.ndarray, scenes: object = None) -> Reading:
+        names = class_names()
+        classes = {name: FILM.labels[name][self.at :][: len(frames)].copy() for name in names}
+        choices = {
+            "actor": ("dog", "car"),
+            "background": ("meadow", "desert"),
+            "time_of_day": ("day", "night"),
+        }
+        for row, frame in enumerate(frames):
+            state = FILM.states[self.at + row]
+            for name, values in choices.items():
+                off = [
+                    np.abs(render(replace(state, **{name: value})).astype(int) - frame).mean()
+                    for value in values
+                ]
+                classes[name][row] = names[name].index(values[int(np.argmin(off))])
+        self.at += len(frames)
+        features, _, position = self.read_frames(frames)
+        return Reading(features.numpy(), classes, position.numpy())
 
 
-def motion_of(frames: np.ndarray) -> float:
-    error = metrics.motion_error(frames, FILM.speeds, FILM.scenes, FPS, FILM.actor)
-    assert error is not None
-    return error
+@cache
+def readers() -> Readers:
+    network = load_frame_network("efficientnet", torch.device("cpu"))
+    return Readers(TemplateProbe().eval(), {"efficientnet": network})
 
 
-def flicker_of(frames: np.ndarray) -> float:
-    value = metrics.flicker(frames, FILM.pairs_inside(), FILM.actor)
-    assert value is not None
-    return value
+@cache
+def reference() -> tuple:
+    films = [two_scenes("walk"), two_scenes("jump")]
+    return tuple(film_features(render_film(film), readers()) for film in films)
 
 
-def seam_of(frames: np.ndarray) -> float:
-    value = metrics.seam_ratio(frames, BOUNDARIES, FILM.pairs_inside())
-    assert value is not None
-    return value
+FAULTS = {
+    fault.__name__: fault
+    for fault in (
+        *(none, blur, shuffle, colour_drift, seam_jump, flickering),
+        *(wrong_actor, late_cut),
+    )
+}
 
 
-def avg_fd_of(frames: np.ndarray) -> float:
-    return avg_fd([features(frames)], REFERENCE)
+@cache
+def measured(fault: str) -> FilmMeasures:
+    probe = readers().probe
+    assert isinstance(probe, TemplateProbe)
+    probe.at = 0
+    return measure_film(FAULTS[fault](FRAMES), FILM, readers(), boundaries=BOUNDARIES)
 
 
-def kid_of(frames: np.ndarray) -> float:
-    return kernel_distance(features(frames), np.concatenate(REFERENCE))
+@cache
+def score(fault: str) -> Score:
+    return score_row([measured(fault)], reference(), EFFORT)
 
 
-def block_fd_of(frames: np.ndarray) -> float:
-    value = block_fd([features(frames)], REFERENCE, 4)
-    assert value is not None
-    return value
+@cache
+def apart(fault: str, space: str) -> Distances:
+    """With blocks of four frames, of which there are eight."""
+    return distances(
+        [measured(fault).features.frames[space]],
+        [film.frames[space] for film in reference()],
+        drift_share=metrics.DRIFT_SHARE,
+        block=4,
+    )
 
 
-def late_block_fd_of(frames: np.ndarray) -> float:
-    value = block_fd_by_position([features(frames)], REFERENCE, 4, 2)[-1]
-    assert value is not None
-    return value
+def test_renders_score_as_faultless() -> None:
+    faultless = score("none").flat()
+    assert faultless["motion_error"] < 1.0
+    assert faultless["seam_ratio"] == pytest.approx(1.0, abs=0.1)
+    assert faultless["cut_error"] == faultless["drift.all"] == 0
+    for name in ("accuracy.actor", "accuracy.background", "accuracy.all", "identity_kept"):
+        assert faultless[name] == 1.0
 
 
 @pytest.mark.parametrize(
     ("metric", "fault", "factor"),
     [
-        (avg_fd_of, fault_blur, 1.2),
-        (avg_fd_of, fault_colour_drift, 1.2),
-        (kid_of, fault_blur, 1.2),
-        (kid_of, fault_colour_drift, 1.2),
-        (block_fd_of, fault_shuffle, 1.2),
-        (late_block_fd_of, fault_colour_drift, 1.2),
-        (seam_of, fault_seam_jump, 1.3),
-        (flicker_of, fault_flicker, 3.0),
-        (motion_of, fault_shuffle, 5.0),
-        (motion_of, fault_seam_jump, 5.0),
+        ("seam_ratio", "seam_jump", 1.3),
+        ("flicker", "flickering", 3.0),
+        ("motion_error", "shuffle", 5.0),
+        ("motion_error", "seam_jump", 5.0),
     ],
 )
-def test_metric_rises_on_a_planted_fault(
-    metric: Callable[[np.ndarray], float],
-    fault: Callable[[np.ndarray], np.ndarray],
-    factor: float,
-) -> None:
-    assert metric(fault(FRAMES)) > factor * metric(FRAMES)
+def test_error_rises_on_a_planted_fault(metric: str, fault: str, factor: float) -> None:
+    assert score(fault).flat()[metric] > factor * score("none").flat()[metric]
+
+
+@pytest.mark.parametrize(
+    ("metric", "fault", "value"),
+    [
+        ("accuracy.actor", "wrong_actor", 0.75),
+        ("accuracy.all", "wrong_actor", 0.75),
+        ("accuracy.background", "wrong_actor", 1.0),
+        ("accuracy.background", "late_cut", 29 / 32),
+        ("cut_error", "late_cut", 3.0),
+        ("drift.actor", "wrong_actor", 1.0),
+        ("drift.all", "wrong_actor", 1.0),
+        ("drift.background", "wrong_actor", 0.0),
+    ],
+)
+def test_a_planted_fault_is_counted_exactly(metric: str, fault: str, value: float) -> None:
+    assert score(fault).flat()[metric] == pytest.approx(value)
+
+
+def test_an_actor_who_becomes_another_loses_his_identity() -> None:
+    """In one scene of two, for half of it: a quarter of all frames."""
+    assert score("wrong_actor").identity_kept == 0.75
+    parts = score("wrong_actor").accuracy_over_time["actor"]
+    assert parts == [1.0] * 12 + [0.0] * 4
+
+
+@pytest.mark.parametrize("space", ["probe", "efficientnet"])
+@pytest.mark.parametrize(
+    ("metric", "fault"),
+    [
+        ("avg_fd", "blur"),
+        ("avg_fd", "colour_drift"),
+        ("kid", "blur"),
+        ("kid", "colour_drift"),
+        ("block_fd", "blur"),
+        ("block_fd", "shuffle"),
+        ("block_fd", "colour_drift"),
+    ],
+)
+def test_distance_rises_on_a_planted_fault(metric: str, fault: str, space: str) -> None:
+    assert getattr(apart(fault, space), metric) > 1.2 * getattr(apart("none", space), metric)
+
+
+def test_features_of_real_pictures_tell_a_wrong_actor() -> None:
+    """An untrained probe's do not have to."""
+    wrong, right = apart("wrong_actor", "efficientnet"), apart("none", "efficientnet")
+    assert wrong.avg_fd > 1.1 * right.avg_fd
+    assert wrong.kid > 1.1 * right.kid
+    assert wrong.block_fd_by_position[0] == pytest.approx(right.block_fd_by_position[0])
+    assert wrong.block_fd_by_position[-1] > 1.3 * right.block_fd_by_position[-1]  # pyright: ignore
+
+
+@pytest.mark.parametrize("space", ["probe", "efficientnet"])
+def test_colour_drift_shows_as_distance_that_grows(space: str) -> None:
+    drifted, right = apart("colour_drift", space), apart("none", space)
+    assert drifted.drift_fd > right.drift_fd + 0.2 * right.avg_fd
+    first, last = (
+        drifted.block_fd_by_position[part] / right.block_fd_by_position[part]  # pyright: ignore
+        for part in (0, -1)
+    )
+    assert last > 1.1 * first
 
 
 def test_frames_that_stand_still_miss_the_whole_speed() -> None:
-    still = np.repeat(FRAMES[:1], 32, axis=0)
-    assert motion_of(still) == pytest.approx(28.0)
+    still = np.repeat(FRAMES[:1], 16, axis=0)
+    errors = metrics.motion_error(still, FILM.speeds[:16], FPS, FILM.actor[:16])
+    assert errors == pytest.approx(28.0)
 
 
 def test_order_within_a_block_matters_to_its_features_only_by_change() -> None:
-    plain, shuffled = REAL[:16], REAL[:16][::-1]
+    real = measured("none").features.frames["probe"]
+    plain, shuffled = real[:16], real[:16][::-1]
     assert np.allclose(block_features(plain), block_features(shuffled), atol=1e-5)
-    mixed = REAL[:16][np.random.default_rng(0).permutation(16)]
-    dim = REAL.shape[1]
+    mixed = real[:16][np.random.default_rng(0).permutation(16)]
+    dim = real.shape[1]
     assert np.allclose(block_features(plain)[:, :dim], block_features(mixed)[:, :dim], atol=1e-5)
     assert block_features(mixed)[:, dim:].mean() > 1.2 * block_features(plain)[:, dim:].mean()
-
-
-def test_colour_drift_shows_as_distance_that_grows() -> None:
-    drifted = features(fault_colour_drift(FRAMES))
-    reference = np.concatenate(REFERENCE)
-    assert frechet_distance(drifted[-8:], reference) > 1.2 * frechet_distance(
-        drifted[:8], reference
-    )

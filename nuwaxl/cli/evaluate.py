@@ -7,11 +7,13 @@ import typer
 
 from nuwaxl.cli import options
 from nuwaxl.cli.errors import FAILURE, INTERRUPTED, CommandError, user_errors
+from nuwaxl.cli.generate import BUNDLED_WORLD
 
 if TYPE_CHECKING:
-    from nuwaxl.evaluation.evaluate import Evaluation, EvaluationConfig
-    from nuwaxl.evaluation.probe import Probe
+    from nuwaxl.evaluation.evaluate import Evaluation, OnFilm
+    from nuwaxl.evaluation.features import Readers
     from nuwaxl.evaluation.scoring import Score
+    from nuwaxl.evaluation.settings import EvaluationConfig
     from nuwaxl.models.autoencoder import TemporalAutoencoderKL
     from nuwaxl.pipeline import LongVideoPipeline
 
@@ -24,7 +26,7 @@ SETTINGS = {
 }
 """Option -> setting of `SamplingConfig`."""
 
-LISTS = ("lengths", "rows", "actors", "backgrounds")
+LISTS = ("lengths", "rows", "features", "actors", "backgrounds")
 """Options that hold several values with commas between them."""
 
 
@@ -49,7 +51,7 @@ def evaluate(
             parser=options.whole_number,
             metavar="N",
             help="Films of every length in every row.",
-            show_default="2",
+            show_default="3",
         ),
     ] = None,
     lengths: Annotated[
@@ -59,8 +61,38 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAME,NAME",
-            help="Of real, autoencoder, tree, sequential, hierarchy.",
-            show_default="real,autoencoder,tree,sequential",
+            help="Of real, autoencoder, local, tree, sequential, hierarchy.",
+            show_default="real,autoencoder,local,tree,sequential",
+        ),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="Networks in whose features distances are taken: probe, efficientnet.",
+            show_default="probe,efficientnet",
+        ),
+    ] = None,
+    inception: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Weights of FID's Inception: inception-2015-12-05.pt, or torch-fidelity's.",
+            show_default="no FID",
+        ),
+    ] = None,
+    video_network: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="i3d_torchscript.pt, or folder or hub id of a VideoMAE.",
+            show_default="no FVD",
+        ),
+    ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH", help="Folder or hub id of a CLIP.", show_default="no CLIP score"
         ),
     ] = None,
     actors: Annotated[
@@ -112,9 +144,9 @@ def evaluate(
     names = {name: "--" + name.replace("_", "-") for name in given}
     with user_errors(names | options.option_names(values)):
         settings = read_config(values)
-        pipeline, autoencoder = load_networks(settings)
+        readers, pipeline, autoencoder = load_networks(settings)
     try:
-        done = run(settings, pipeline, autoencoder)
+        done = run(settings, readers, pipeline, autoencoder)
     except KeyboardInterrupt:
         raise CommandError("stopped; no report was written.", INTERRUPTED) from None
     except (ValueError, OSError) as error:
@@ -134,7 +166,7 @@ def read_config(values: dict[str, Any]) -> "EvaluationConfig":
     import dataclasses
 
     from nuwaxl.config import load_config
-    from nuwaxl.evaluation.evaluate import EvaluationConfig, read_world
+    from nuwaxl.evaluation.settings import EvaluationConfig, check_sources, read_world
 
     own = {field.name for field in dataclasses.fields(EvaluationConfig)}
     given = {name: value for name, value in values.items() if value is not None}
@@ -154,32 +186,43 @@ def read_config(values: dict[str, Any]) -> "EvaluationConfig":
     config = load_config(
         EvaluationConfig, values["config"], values["assignments"] or [], overrides=overrides
     )
-    if config.model is not None and not (config.actors or config.backgrounds):
-        actors, backgrounds = read_world(Path(config.model))
+    has_model = config.needs_model or config.model is not None
+    if has_model and not (config.actors or config.backgrounds):
+        folder = BUNDLED_WORLD.parent if config.model is None else Path(config.model)
+        actors, backgrounds = read_world(folder)
         config = dataclasses.replace(config, actors=actors, backgrounds=backgrounds)
+    check_sources(config)
     return config
 
 
-def load_networks(
-    config: "EvaluationConfig",
-) -> tuple["LongVideoPipeline | None", "TemporalAutoencoderKL | None"]:
-    """The model and the autoencoder that the rows need.
-
-    Args:
-        config: which rows.
-
-    Raises:
-        ValueError: a folder holds something else.
-    """
+def quiet() -> None:
+    """No word from the libraries: what goes wrong is said in one line of ours."""
     import diffusers
     import transformers
 
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
+
+
+def load_networks(
+    config: "EvaluationConfig",
+) -> tuple["Readers", "LongVideoPipeline | None", "TemporalAutoencoderKL | None"]:
+    """The networks that look at the films, the model and the autoencoder that the rows need.
+
+    Args:
+        config: which.
+
+    Raises:
+        ValueError: a file or folder holds something else, or a package is missing.
+    """
+    from nuwaxl.devices import best_device
+    from nuwaxl.evaluation.features import load_readers
+
+    quiet()
+    readers = load_readers(config, best_device())
     pipeline = autoencoder = None
     if config.needs_model:
-        from nuwaxl.devices import best_device
         from nuwaxl.pipeline import LongVideoPipeline
 
         pipeline = LongVideoPipeline.from_pretrained(config.model).to(best_device())
@@ -187,14 +230,13 @@ def load_networks(
     if config.vae is not None:
         from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 
-        if not (Path(config.vae) / "config.json").is_file():
-            raise ValueError(f"`vae` must be a folder with an autoencoder, got {config.vae!r}.")
         autoencoder = TemporalAutoencoderKL.from_pretrained(config.vae).eval()
-    return pipeline, autoencoder
+    return readers, pipeline, autoencoder
 
 
 def run(
     config: "EvaluationConfig",
+    readers: "Readers",
     pipeline: "LongVideoPipeline | None",
     autoencoder: "TemporalAutoencoderKL | None",
 ) -> "Evaluation":
@@ -202,43 +244,61 @@ def run(
 
     Args:
         config: what to measure.
+        readers: networks that look at the films.
         pipeline: of generated rows.
         autoencoder: instead of the pipeline's.
     """
+    import dataclasses
+
+    from nuwaxl.cli.train import show_row
     from nuwaxl.evaluation.evaluate import evaluate as measure
     from nuwaxl.evaluation.probe import Probe
     from nuwaxl.evaluation.report import write_report
 
     vae = autoencoder or (None if pipeline is None else pipeline.vae)
-    probe = ready_probe(config.probe, vae)
+    if not Path(config.probe).exists():
+        from nuwaxl.evaluation.probe_training import train_probe
+
+        typer.echo(f"{config.probe} is not there: training the probe takes minutes.", err=True)
+        train_probe(config.probe, vae=vae, on_row=show_row)
+        readers = dataclasses.replace(readers, probe=Probe.load(config.probe))
+    facts = Probe.facts(config.probe)
+    if isinstance(facts.get("accuracy"), dict):
+        from nuwaxl.evaluation.table import probe_line
+
+        typer.echo(probe_line(facts["accuracy"]))  # pyright: ignore[reportArgumentType]
     evaluation = measure(
         config,
-        probe,
-        probe_facts=Probe.facts(config.probe),
+        readers,
+        probe_facts=facts,
         pipeline=pipeline,
         vae=vae,
         on_row=show_score,
+        on_film=progress(config),
     )
     write_report(evaluation, config.output)
     return evaluation
 
 
-def ready_probe(folder: str, vae: "TemporalAutoencoderKL | None") -> "Probe":
-    """The probe of a folder, trained now if there is none.
+def progress(config: "EvaluationConfig") -> "OnFilm":
+    """What says which film begins, and which share of all frames lies behind.
 
     Args:
-        folder: of the probe.
-        vae: whose decoded frames a new probe learns to read.
+        config: which films there will be.
     """
-    from nuwaxl.cli.train import show_row
-    from nuwaxl.evaluation.probe import Probe
+    total = sum(config.lengths) * config.stories * (len(config.rows) + 1)
+    done = 0
 
-    if not Path(folder).exists():
-        from nuwaxl.evaluation.probe_training import train_probe
+    def begins(row: str, num_frames: int, number: int) -> None:
+        nonlocal done
+        typer.echo(
+            f"{100 * done // total:3d} %  {row}, {num_frames} frames, film {number + 1} of"
+            f" {config.stories}",
+            err=True,
+        )
+        done += num_frames
 
-        typer.echo(f"{folder} is not there: training the probe, which takes minutes.", err=True)
-        train_probe(folder, vae=vae, on_row=show_row)
-    return Probe.load(folder)
+    return begins
 
 
 def show_score(row: str, num_frames: int, score: "Score") -> None:
@@ -246,20 +306,18 @@ def show_score(row: str, num_frames: int, score: "Score") -> None:
     accuracy = score.accuracy["all"]
     right = "" if accuracy is None else f"  right {accuracy:.1%}"
     typer.echo(
-        f"{row} {num_frames} frames: Avg-FD {score.avg_fd:.2f}{right}"
-        f"  {score.seconds_per_frame:.3f} s/frame",
+        f"{row}, {num_frames} frames: Avg-FD {score.distances['probe'].avg_fd:.2f}{right}"
+        f"  {score.effort.seconds_per_frame:.3f} s/frame",
         err=True,
     )
 
 
 def show(evaluation: "Evaluation") -> None:
-    """Print the probe's own accuracy, the table, and where the report is."""
+    """Print the table, and where the report is."""
     from rich.console import Console
 
-    from nuwaxl.evaluation.report import probe_line, table
+    from nuwaxl.evaluation.table import terminal_tables
 
-    accuracy = evaluation.probe_facts.get("accuracy")
-    if isinstance(accuracy, dict):
-        typer.echo(probe_line(accuracy))
-    Console().print(table(evaluation))
+    for grid in terminal_tables(evaluation):
+        Console().print(grid)
     typer.echo(f"{evaluation.config.output}: report.json, report.html")

@@ -6,9 +6,12 @@ Both are timelines, so they run on the same weights, sampler, executor and decod
 tree, and a difference in the result is one of the plan.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+
+from jaxtyping import Float
+from torch import Tensor
 
 from nuwaxl.coarse_to_fine import Orchestrator
 from nuwaxl.components import LongVideoComponents
@@ -200,6 +203,7 @@ def planned_film(
     sampling: SamplingConfig,
     seed: int,
     batch_size: int = 8,
+    pinned: Mapping[int, Float[Tensor, "channels height width"]] | None = None,
 ) -> Film:
     """The film that a plan makes of a story's prompts; nothing runs yet.
 
@@ -210,6 +214,7 @@ def planned_film(
         sampling: how a segment is denoised.
         seed: of the film's noise.
         batch_size: segments denoised together, where the plan allows any.
+        pinned: latents of the plan's pinned frames.
     """
     denoiser = pipeline.denoiser(sampling)
     orchestrator = Orchestrator(
@@ -222,11 +227,6 @@ def planned_film(
         latent_shape=denoiser.latent_shape,
         fps=film.fps,
         seed=seed,
+        pinned=pinned,
     )
-    return Film(
-        orchestrator,
-        pipeline.vae,
-        device=denoiser.device,
-        dtype=denoiser.dtype,
-        windows_per_batch=batch_size,
-    )
+    return Film(orchestrator, pipeline.codec(), windows_per_batch=batch_size)

@@ -47,9 +47,20 @@ def caption_accuracy(
     Args:
         right: of `right_per_frame`.
     """
-    accuracy = {name: _mean(values) for name, values in right.items()}
-    accuracy["all"] = _mean(all_right(right))
+    accuracy = {name: mean_of(values) for name, values in right.items()}
+    accuracy["all"] = mean_of(all_right(right))
     return accuracy
+
+
+def mean_of(values: Sequence[float | None] | Float[np.ndarray, " values"]) -> float | None:
+    """Mean of what was measured; None when nothing was.
+
+    Args:
+        values: None or NaN where nothing was measured.
+    """
+    numbers = np.array([np.nan if value is None else value for value in values], float)
+    seen = numbers[~np.isnan(numbers)]
+    return float(seen.mean()) if len(seen) else None
 
 
 def all_right(right: Mapping[str, Float[np.ndarray, " frames"]]) -> Float[np.ndarray, " frames"]:
@@ -63,17 +74,11 @@ def all_right(right: Mapping[str, Float[np.ndarray, " frames"]]) -> Float[np.nda
     return np.where(np.isnan(table).all(axis=0), np.nan, worst)
 
 
-def _mean(values: np.ndarray) -> float | None:
-    """Mean of what is not NaN."""
-    seen = values[~np.isnan(values)]
-    return float(seen.mean()) if len(seen) else None
-
-
 def frame_change(frames: Frames) -> Float[np.ndarray, " pairs"]:
     """Mean absolute difference of neighbouring frames, in grey levels.
 
     Args:
-        frames: of one film.
+        frames: in a row.
     """
     return np.array(
         [np.abs(first.astype(np.int16) - second).mean() for first, second in pairwise(frames)]
@@ -81,7 +86,7 @@ def frame_change(frames: Frames) -> Float[np.ndarray, " pairs"]:
 
 
 def seam_ratio(
-    frames: Frames,
+    change: Float[np.ndarray, " pairs"],
     boundaries: Sequence[int],
     inside: Bool[np.ndarray, " pairs"] | None = None,
     *,
@@ -93,7 +98,7 @@ def seam_ratio(
     in the same scene, so that fast scenes weigh as much in both.
 
     Args:
-        frames: of one film.
+        change: `frame_change` of a whole film.
         boundaries: first frame b of every part that was decoded by itself.
         inside: which pairs of neighbouring frames lie in one scene; None: all.
         reach: pairs on either side.
@@ -101,9 +106,8 @@ def seam_ratio(
     Returns:
         None when no boundary lies inside a scene.
     """
-    change = frame_change(frames)
     inside = np.ones(len(change), bool) if inside is None else inside
-    seams = {boundary - 1 for boundary in boundaries if 0 < boundary < len(frames)}
+    seams = {boundary - 1 for boundary in boundaries if 0 < boundary <= len(change)}
     across, beside = [], []
     for seam in sorted(seams):
         first, stop = seam, seam + 1
@@ -122,66 +126,57 @@ def seam_ratio(
 
 def flicker(
     frames: Frames,
-    inside: Bool[np.ndarray, " pairs"] | None = None,
     actor: Float[np.ndarray, "frames 2"] | None = None,
     *,
     actor_reach: float = 40.0,
-) -> float | None:
+) -> Float[np.ndarray, " triples"]:
     """Mean absolute second difference in time of the background, in grey levels.
 
     It is taken on the means of cells of 8x8 pixels, on which scrolling is smooth.
 
     Args:
-        frames: of one film, 128x128.
-        inside: which pairs of neighbouring frames lie in one scene; None: all.
+        frames: of one scene, 128x128.
         actor: centre of the actor's cell (x, y), in pixels; cells nearer than `actor_reach` to
             it do not count. None: all cells do.
         actor_reach: in pixels.
 
     Returns:
-        None when no three frames in a row lie in one scene.
+        One value for each three frames in a row.
     """
-    inside = np.ones(max(0, len(frames) - 1), bool) if inside is None else inside
     rows, columns = frames.shape[1] // _CELL, frames.shape[2] // _CELL
     trimmed = frames[:, : rows * _CELL, : columns * _CELL]
     cells = trimmed.reshape(len(frames), rows, _CELL, columns, _CELL, 3).mean(axis=(2, 4))
     bend = np.abs(cells[:-2] - 2 * cells[1:-1] + cells[2:]).mean(axis=-1)
-    counted = np.broadcast_to((inside[:-1] & inside[1:])[:, None, None], bend.shape)
-    if actor is not None:
-        x = (np.arange(columns) + 0.5) * _CELL
-        y = (np.arange(rows) + 0.5) * _CELL
-        centre = actor[1:-1]
-        far_x = np.abs(x[None, None] - centre[:, 0, None, None]) > actor_reach
-        far_y = np.abs(y[None, :, None] - centre[:, 1, None, None]) > actor_reach
-        counted = counted & (far_x | far_y)
-    return float(bend[counted].mean()) if counted.any() else None
+    if actor is None:
+        return bend.mean(axis=(1, 2))
+    x = (np.arange(columns) + 0.5) * _CELL
+    y = (np.arange(rows) + 0.5) * _CELL
+    centre = actor[1:-1]
+    far_x = np.abs(x[None, None] - centre[:, 0, None, None]) > actor_reach
+    far_y = np.abs(y[None, :, None] - centre[:, 1, None, None]) > actor_reach
+    counted = far_x | far_y
+    return (bend * counted).sum(axis=(1, 2)) / counted.sum(axis=(1, 2))
 
 
 def motion_error(
     frames: Frames,
     speeds: Float[np.ndarray, " frames"],
-    scenes: Sequence[tuple[int, int]],
     fps: float,
     actor: Float[np.ndarray, "frames 2"] | None = None,
-) -> float | None:
-    """Mean absolute error of the background's scroll, in px/s, direction included.
+) -> Float[np.ndarray, " pairs"]:
+    """Absolute error of the background's scroll, in px/s, direction included.
 
     Args:
-        frames: of one film, 128x128.
+        frames: of one scene, 128x128.
         speeds: known speed of the camera at each frame, px/s, to the right positive.
-        scenes: (first frame, frame after the last) of each.
         fps: frames per second.
         actor: its centre (x, y) in every frame, in pixels, where known: it is left out.
 
     Returns:
-        None when every scene is shorter than the half second over which scroll is measured.
+        One value for each pair of frames half a second apart; none in a shorter scene.
     """
-    errors = []
-    for first, stop in scenes:
-        there = None if actor is None else actor[first:stop]
-        measured = scroll_speeds(frames[first:stop], fps, there)
-        errors.extend(np.abs(measured - speeds[first : first + len(measured)]))
-    return float(np.mean(errors)) if errors else None
+    measured = scroll_speeds(frames, fps, actor)
+    return np.abs(measured - speeds[: len(measured)])
 
 
 def drift(right: Float[np.ndarray, " frames"], share: float = DRIFT_SHARE) -> float | None:
@@ -195,7 +190,7 @@ def drift(right: Float[np.ndarray, " frames"], share: float = DRIFT_SHARE) -> fl
         None when nothing counts in either part.
     """
     length = max(1, round(share * len(right)))
-    first, last = _mean(right[:length]), _mean(right[-length:])
+    first, last = mean_of(right[:length]), mean_of(right[-length:])
     return None if first is None or last is None else first - last
 
 

@@ -4,52 +4,75 @@ Knows which frames a row is made of and how long that took; not how good they ar
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from nuwaxl.components import LongVideoComponents
 from nuwaxl.devices import autocast, fast_dtype
 from nuwaxl.evaluation.baselines import HierarchyTimeline, SequentialTimeline, planned_film
 from nuwaxl.evaluation.pixels import resized, to_tensor, to_uint8
+from nuwaxl.evaluation.settings import ROWS
 from nuwaxl.evaluation.stories import KnownFilm
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.sampling import SamplingConfig
 from nuwaxl.timeline import Timeline
-from nuwaxl.toon import FRAME_SIZE, render_frames
+from nuwaxl.toon import FRAME_SIZE
+from nuwaxl.toon.render import render
 
-ROWS = ("real", "autoencoder", "tree", "sequential", "hierarchy")
-"""Renders; renders through the autoencoder; the keyframe tree; two plans of `baselines`."""
-
-GENERATED = ("tree", "sequential", "hierarchy")
+Picture = UInt8[np.ndarray, "height width 3"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class MadeFilm:
-    """One film of one row."""
+    """One film of one row, made while it is looked at: iterate over it once."""
 
-    frames: UInt8[np.ndarray, "frames height width 3"]
+    frames: Iterator[Picture]
+    """In display order."""
     boundaries: tuple[int, ...]
     """First frame of each part that is decoded by itself: of the tree's for rows without a plan."""
-    seconds: float
-    """Wall-clock time on this machine, whatever else it does."""
-    num_runs: int
+    num_runs: int = 0
     """Diffusion runs; 0 where nothing is generated."""
-    critical_path: int
+    critical_path: int = 0
     """Runs that must follow one another, however many workers there are."""
+    seconds: float = 0.0
+    """Wall-clock time spent on its frames so far, whatever else this machine does."""
+
+    def __iter__(self) -> Iterator[Picture]:
+        """The frames, the time that they take being counted."""
+        while True:
+            started = time.perf_counter()
+            frame = next(self.frames, None)
+            self.seconds += time.perf_counter() - started
+            if frame is None:
+                return
+            yield frame
 
 
-def render_film(film: KnownFilm, size: int = FRAME_SIZE) -> UInt8[np.ndarray, "frames size size 3"]:
-    """The true frames of a film.
+def render_film(film: KnownFilm, size: int = FRAME_SIZE) -> Iterator[Picture]:
+    """The true frames of a film, one by one.
 
     Args:
         film: what is known.
         size: height and width of the frames, in pixels.
     """
-    times = [frame / film.fps for frame in range(film.num_frames)]
-    return resized(render_frames(film.story, times), size)
+    for frame in range(film.num_frames):
+        yield render_frame(film, frame, size)
+
+
+def render_frame(film: KnownFilm, frame: int, size: int = FRAME_SIZE) -> Picture:
+    """One true frame.
+
+    Args:
+        film: what is known.
+        frame: its number.
+        size: height and width, in pixels.
+    """
+    return resized(render(film.states[frame])[None], size)[0]
 
 
 def make_row(
@@ -64,7 +87,7 @@ def make_row(
     seed: int = 0,
     batch_size: int = 8,
 ) -> MadeFilm:
-    """Make one film of a row.
+    """One film of a row; nothing is made before it is looked at.
 
     Args:
         row: one of `ROWS`.
@@ -82,31 +105,26 @@ def make_row(
     """
     timeline = plan_of(row, film.num_frames, segment_length)
     boundaries = tuple(window.frames[0] for window in timeline.windows())
-    started = time.perf_counter()
     if row == "real":
-        frames = render_film(film, size)
-    elif row == "autoencoder":
+        return MadeFilm(render_film(film, size), boundaries)
+    if row == "autoencoder":
         if vae is None:
             raise ValueError("`rows` has 'autoencoder', which needs a model or an autoencoder.")
-        frames = _rebuild_windows(render_film(film, size), vae, timeline)
-    else:
-        if pipeline is None:
-            raise ValueError(f"`rows` has {row!r}, which needs a model.")
-        sampling = sampling or SamplingConfig(scheduler=pipeline.scheduler_name())
-        made = planned_film(
-            pipeline, timeline, film, sampling=sampling, seed=seed, batch_size=batch_size
-        )
-        with made:
-            frames = np.stack(list(made.frames()))
-    seconds = time.perf_counter() - started
-    is_generated = row in GENERATED
-    return MadeFilm(
-        frames,
-        boundaries,
-        seconds,
-        timeline.num_segments if is_generated else 0,
-        critical_path(timeline) if is_generated else 0,
+        return MadeFilm(_rebuild_windows(film, size, vae, timeline), boundaries)
+    if pipeline is None:
+        raise ValueError(f"`rows` has {row!r}, which needs a model.")
+    sampling = sampling or SamplingConfig(scheduler=pipeline.scheduler_name())
+    pinned = real_keyframes(film, timeline, pipeline, size) if row == "local" else None
+    made = planned_film(
+        pipeline,
+        timeline,
+        film,
+        sampling=sampling,
+        seed=seed,
+        batch_size=batch_size,
+        pinned=pinned,
     )
+    return MadeFilm(made.frames(), boundaries, timeline.num_segments, critical_path(timeline))
 
 
 def plan_of(row: str, num_frames: int, segment_length: int) -> Timeline:
@@ -127,7 +145,27 @@ def plan_of(row: str, num_frames: int, segment_length: int) -> Timeline:
         return SequentialTimeline(num_frames, segment_length, overlap=overlap)
     if row == "hierarchy":
         return HierarchyTimeline(num_frames, segment_length, overlap=overlap)
-    return Timeline(num_frames, segment_length)
+    tree = Timeline(num_frames, segment_length)
+    if row == "local":
+        # The same tree, with nothing left to make at level 0.
+        return Timeline(num_frames, segment_length, tree.num_levels, pinned=tree.keyframes)
+    return tree
+
+
+def real_keyframes(
+    film: KnownFilm, timeline: Timeline, pipeline: LongVideoComponents, size: int
+) -> dict[int, Float[Tensor, "channels height width"]]:
+    """Latents of the true frames that a timeline has pinned.
+
+    Args:
+        film: what is known.
+        timeline: whose pinned frames they are.
+        pipeline: encodes them.
+        size: height and width of the frames, in pixels.
+    """
+    return {
+        frame: pipeline.encode_picture(render_frame(film, frame, size)) for frame in timeline.pinned
+    }
 
 
 def critical_path(timeline: Timeline) -> int:
@@ -144,18 +182,14 @@ def critical_path(timeline: Timeline) -> int:
     return max(depths.values(), default=0)
 
 
-@torch.no_grad()
 def _rebuild_windows(
-    frames: UInt8[np.ndarray, "frames height width 3"],
-    vae: TemporalAutoencoderKL,
-    timeline: Timeline,
-) -> UInt8[np.ndarray, "frames height width 3"]:
+    film: KnownFilm, size: int, vae: TemporalAutoencoderKL, timeline: Timeline
+) -> Iterator[Picture]:
     """Encode frame by frame and decode window by window, as the frames of a film are."""
     device = next(vae.parameters()).device
-    pieces: list[np.ndarray] = []
-    with autocast(device, fast_dtype(device)):
-        for window in timeline.windows():
-            pixels = to_tensor(frames[list(window.frames)])[None].to(device)
+    for window in timeline.windows():
+        frames = np.stack([render_frame(film, frame, size) for frame in window.frames])
+        with torch.no_grad(), autocast(device, fast_dtype(device)):
+            pixels = to_tensor(frames)[None].to(device)
             decoded = vae.decode_latents(vae.encode_latents(pixels))[0]
-            pieces.append(to_uint8(decoded[: window.keep]))
-    return np.concatenate(pieces)
+        yield from to_uint8(decoded[: window.keep])
