@@ -3,7 +3,8 @@
 Knows networks, files, devices and precisions; not what a film shows.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,13 +12,14 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.pipelines import pipeline_loading_utils
-from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from nuwaxl.codecs import VaeCodec
 from nuwaxl.denoiser import SCHEDULERS, SegmentDenoiser
 from nuwaxl.devices import fast_dtype
 from nuwaxl.fingerprint import module_fingerprint, remember_files
+from nuwaxl.lora import RoleLoraMixin
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.sampling import SamplingConfig
 from nuwaxl.text import PromptEncoder
@@ -36,7 +38,7 @@ StepEndCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tens
 """(pipeline, step, timestep, {"latents": ...}) -> changed latents or nothing, as in diffusers."""
 
 
-class LongVideoComponents(DiffusionPipeline):
+class LongVideoComponents(RoleLoraMixin, DiffusionPipeline):
     """What `LongVideoPipeline` holds, loads, saves, moves and casts.
 
     Args:
@@ -187,7 +189,7 @@ class LongVideoComponents(DiffusionPipeline):
             latent_shape=latent_shape
             or self.latent_shape(self.config["height"], self.config["width"]),
             device=device,
-            dtype=self._weights_dtype() or self.compute_dtype or fast_dtype(device),
+            dtype=self._compute_dtype(device),
             on_step=on_step if callback_on_step_end is not None else None,
         )
 
@@ -199,9 +201,8 @@ class LongVideoComponents(DiffusionPipeline):
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Channels, height and width of a frame's latents, if a picture can have this size."""
         scale = self.vae.spatial_scale
-        cells = max(
-            2 ** (len(unet.config.get("block_out_channels", (0,))) - 1)
-            for unet in (self.global_unet, self.local_unet)
+        cells = math.lcm(
+            *(_latent_multiple(unet.config) for unet in (self.global_unet, self.local_unet))
         )
         for name, size in (("height", height), ("width", width)):
             if size < 1 or size % (scale * cells):
@@ -214,12 +215,17 @@ class LongVideoComponents(DiffusionPipeline):
     def encode_picture(
         self, picture: UInt8[np.ndarray, "height width 3"]
     ) -> Float[Tensor, "channels latent_height latent_width"]:
-        """Latents of one picture, in fp32: it is seen as long as the film is."""
+        """Latents of one picture, in fp32."""
+        return self.codec().encode(picture)
+
+    def codec(self) -> VaeCodec:
+        """Pictures to this pipeline's latents and back."""
         device = self._execution_device
-        frames = torch.from_numpy(picture.copy()).to(device, torch.float32) / 127.5 - 1
-        frames = rearrange(frames, "h w c -> 1 1 c h w").to(self.vae.dtype)
-        with torch.no_grad():
-            return self.vae.encode_latents(frames)[0, 0].float().cpu()
+        return VaeCodec(self.vae, device=device, dtype=self._compute_dtype(device))
+
+    def _compute_dtype(self, device: torch.device) -> torch.dtype:
+        """The precision of the products."""
+        return self._weights_dtype() or self.compute_dtype or fast_dtype(device)
 
     def _weights_dtype(self) -> torch.dtype | None:
         """The networks' own precision, when the user has chosen less than fp32."""
@@ -235,3 +241,9 @@ class LongVideoComponents(DiffusionPipeline):
             f"`scheduler` must be named, one of {', '.join(SCHEDULERS)}, because the pipeline's own"
             f" is a {type(self.scheduler).__name__}."
         )
+
+
+def _latent_multiple(config: Mapping[str, Any]) -> int:
+    """What the sides of latents must be a multiple of, for a network with these settings."""
+    halvings = len(config.get("block_out_channels", (0,))) - 1
+    return config.get("patch_size", 1) * 2**halvings

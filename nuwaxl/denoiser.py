@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from nuwaxl.coarse_to_fine import SegmentJob
 from nuwaxl.devices import autocast, fast_dtype
 from nuwaxl.fingerprint import fingerprint, module_fingerprint
+from nuwaxl.models.backbones import Backbone
 from nuwaxl.sampling import RoleSettings, SamplingConfig
 from nuwaxl.text import PromptEncoder
 
@@ -245,17 +246,23 @@ class SegmentDenoiser:
             jobs, torch.where(given, given_latents, 0.0), mask.float(), settings
         )
 
+        if isinstance(network, Backbone):
+            conditions["cache"] = {}  # what follows from the conditions is computed once
+
         latents = draw_noise(generators, given_latents.shape, self.device)
         latents = latents * scheduler.init_noise_sigma
-        for step, timestep in enumerate(scheduler.timesteps):
-            # Given frames enter the network clean, at the scale at which it was trained.
-            sample = scheduler.scale_model_input(latents, timestep)
-            sample = torch.where(given, given_latents, sample)
-            model_output = self._predict(network, sample, timestep, conditions, settings)
-            latents = scheduler_step(scheduler, model_output, timestep, latents, generators)
-            if self.on_step is not None:
-                changed = self.on_step(step, timestep, {"latents": latents}) or {}
-                latents = changed.get("latents", latents)
+        # Open over all steps, so that weights are cast once and not at every step.
+        with autocast(self.device, self.dtype):
+            for step, timestep in enumerate(scheduler.timesteps):
+                # Given frames enter the network clean, at the scale at which it was trained.
+                sample = scheduler.scale_model_input(latents, timestep)
+                sample = torch.where(given, given_latents, sample)
+                model_output = self._predict(network, sample, timestep, conditions, settings)
+                with autocast(self.device, torch.float32):
+                    latents = scheduler_step(scheduler, model_output, timestep, latents, generators)
+                    if self.on_step is not None:
+                        changed = self.on_step(step, timestep, {"latents": latents}) or {}
+                        latents = changed.get("latents", latents)
         return torch.where(given, given_latents, latents)
 
     def _conditions(
@@ -264,7 +271,7 @@ class SegmentDenoiser:
         given_latents: Float[Tensor, "batch frames channels height width"],
         conditioning_mask: Float[Tensor, "batch frames"],
         settings: RoleSettings,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """All that the network is told beside the noisy latents, the same at every step.
 
         Under guidance it is told twice: with each frame's prompt, then with the negative one.
@@ -287,13 +294,12 @@ class SegmentDenoiser:
         network: nn.Module,
         sample: Float[Tensor, "batch frames channels height width"],
         timestep: Tensor,
-        conditions: Mapping[str, Tensor],
+        conditions: Mapping[str, Any],
         settings: RoleSettings,
     ) -> Float[Tensor, "batch frames channels height width"]:
         """The network's prediction under classifier-free guidance, both halves in one call."""
         halves = len(conditions["frame_times"]) // len(sample)
-        with autocast(self.device, self.dtype):
-            model_output = network(sample.repeat(halves, 1, 1, 1, 1), timestep, **conditions)
+        model_output = network(sample.repeat(halves, 1, 1, 1, 1), timestep, **conditions)
         model_output = model_output.sample.float()
         if halves == 1:
             return model_output

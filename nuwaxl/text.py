@@ -46,8 +46,19 @@ def text_hidden_states(
     )
     device = device if device is not None else next(text_encoder.parameters()).device
     attention_mask = tokens["attention_mask"].to(device)
-    output = text_encoder(input_ids=tokens["input_ids"].to(device), attention_mask=attention_mask)
+    # Stable Diffusion's networks know CLIP's states of the padding as they come without a mask.
+    as_it_comes = not pad_to_longest and _is_clip(text_encoder)
+    output = text_encoder(
+        input_ids=tokens["input_ids"].to(device),
+        attention_mask=None if as_it_comes else attention_mask,
+    )
     return output.last_hidden_state, attention_mask
+
+
+def _is_clip(text_encoder: nn.Module) -> bool:
+    config: Any = getattr(text_encoder, "config", None)
+    is_clip = getattr(config, "model_type", "").startswith("clip")
+    return is_clip and not getattr(config, "use_attention_mask", False)
 
 
 class PromptEncoder:

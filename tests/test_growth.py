@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from tiny import PROMPT_DIM, tiny_transformer
 
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.mask_unet3d import MaskUNet3D
-from nuwaxl.training.growth import grow_autoencoder, grow_unet, read_prompts_in_every_block
+from nuwaxl.training.growth import grow_autoencoder, grow_network, read_prompts_in_every_block
 
 
 @pytest.mark.parametrize("use_quant_conv", [True, False])
@@ -34,13 +35,32 @@ def test_a_grown_autoencoder_rebuilds_what_the_old_one_did(use_quant_conv: bool)
 def test_a_grown_unet_predicts_the_old_channels_as_before() -> None:
     torch.manual_seed(0)
     old = MaskUNet3D(3, 3, (8, 8), attention_head_dim=4, norm_num_groups=4, cross_attention_dim=8)
-    new = grow_unet(old, 5)
+    new = grow_network(old, 5)
     sample, prompts, times = torch.randn(1, 3, 5, 4, 4), torch.randn(1, 3, 2, 8), torch.arange(3.0)
     with torch.no_grad():
         before = old(sample[:, :, :3], 5, prompts, frame_times=times[None]).sample
         after = new(sample, 5, prompts, frame_times=times[None]).sample
     assert torch.allclose(after[:, :, :3], before, atol=1e-5)
     assert (after[:, :, 3:] == 0).all()
+
+
+def test_a_grown_transformer_predicts_the_old_channels_as_before() -> None:
+    old = tiny_transformer(num_prompt_tokens=None)
+    new = grow_network(old, 6)
+    sample, prompts = torch.randn(1, 3, 6, 4, 4), torch.randn(1, 3, 2, PROMPT_DIM)
+    times, given = torch.arange(3.0)[None], torch.randn(1, 3, 6, 4, 4)
+    with torch.no_grad():
+        before = old(
+            sample[:, :, :4], 5, prompts, frame_times=times, given_latents=given[:, :, :4]
+        ).sample
+        after = new(sample, 5, prompts, frame_times=times, given_latents=given).sample
+        assert torch.allclose(after[:, :, :4], before, atol=1e-5)
+        assert (after[:, :, 4:] == 0).all()
+        pooling = read_prompts_in_every_block(old, 2)
+        args = (sample[:, :, :4], 5, prompts)
+        assert torch.equal(
+            pooling(*args, frame_times=times).sample, old(*args, frame_times=times).sample
+        )
 
 
 def test_latents_do_not_shrink() -> None:

@@ -14,6 +14,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
+from nuwaxl.models.mask_transformer3d import MaskTransformer3D
 from nuwaxl.models.mask_unet3d import MaskUNet3D
 from nuwaxl.models.prompt_adapter import PromptAdapter
 from nuwaxl.pipeline import LongVideoPipeline
@@ -85,11 +86,40 @@ def tiny_unet(seed: int = 0, *, awake: bool = True, **changes: Any) -> MaskUNet3
     }
     unet = MaskUNet3D(**(settings | changes))
     if awake:
-        with torch.no_grad():
-            for parameter in unet.parameters():
-                if parameter.ndim > 1 and not parameter.any():
-                    parameter.normal_(std=0.1)
+        _wake(unet)
     return unet.eval()
+
+
+def tiny_transformer(seed: int = 0, *, awake: bool = True, **changes: Any) -> MaskTransformer3D:
+    """Two blocks on patches of 2x2 cells.
+
+    Args:
+        seed: of the weights.
+        awake: as in `tiny_unet`; every gate of a new transformer is zero.
+        changes: other arguments of `MaskTransformer3D`.
+    """
+    torch.manual_seed(seed)
+    settings: dict = {
+        "in_channels": 4,
+        "out_channels": 4,
+        "num_layers": 2,
+        "num_attention_heads": 2,
+        "attention_head_dim": 8,
+        "mlp_ratio": 2.0,
+        "cross_attention_dim": PROMPT_DIM,
+        "condition_channels": 8,
+    }
+    transformer = MaskTransformer3D(**(settings | changes))
+    if awake:
+        _wake(transformer)
+    return transformer.eval()
+
+
+def _wake(network: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1 and not parameter.any():
+                parameter.normal_(std=0.1)
 
 
 def tiny_vae(seed: int = 0) -> TemporalAutoencoderKL:

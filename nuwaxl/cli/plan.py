@@ -3,13 +3,15 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
 import typer
 
 from nuwaxl.cli import options
 from nuwaxl.cli.errors import user_errors
+from nuwaxl.cli.planned_model import as_json as model_as_json
+from nuwaxl.cli.planned_model import film_work, planned_model, show_model
 from nuwaxl.cli.request import FilmRequest, resolve_request
 from nuwaxl.timeline import Timeline
 
@@ -48,8 +50,9 @@ class Plan:
     critical_path: int
     """Runs that must wait for each other: all else can run at the same time."""
     workers: int
-    seconds_per_run: float
-    expected_seconds: float
+    seconds_per_run: float | None
+    """None: nobody has measured this model."""
+    expected_seconds: float | None
     levels: tuple[LevelPlan, ...]
     scenes: tuple[tuple[float, str], ...]
     """Start in seconds and prompt."""
@@ -73,44 +76,77 @@ def plan(
         ),
     ] = None,
     seconds_per_run: Annotated[
-        float,
+        float | None,
         typer.Option(
-            parser=options.number, metavar="SECONDS", help="Time of one full run on your machine."
+            parser=options.number,
+            metavar="SECONDS",
+            help="Time of one full run on your machine.",
+            show_default=f"{SECONDS_PER_RUN} for the bundled model",
         ),
-    ] = SECONDS_PER_RUN,
+    ] = None,
     workers: Annotated[
         int, typer.Option(parser=options.whole_number, metavar="N", help="Runs at the same time.")
     ] = 1,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER_OR_FILE",
+            help="Also show weights, memory and operations of a model: its folder, or a settings "
+            "file that says its `parts`.",
+            show_default="the bundled model, not shown",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show levels, runs and expected time of a film, without making it."""
-    values = {"length": length, "depth": depth, "fps": fps}
+    values = {"length": length, "depth": depth, "fps": fps, "model": model}
     with user_errors(options.option_names(values)):
         if workers < 1:
             raise ValueError(f"`--workers` must be 1 or more, got {workers}.")
-        if not (math.isfinite(seconds_per_run) and seconds_per_run > 0):
+        if seconds_per_run is not None and not 0 < seconds_per_run < math.inf:
             raise ValueError(f"`--seconds-per-run` must be above 0, got {seconds_per_run:g}.")
+        named = planned_model(model, config, assignments)
         request = resolve_request(
             prompts=prompt,
             story=story,
-            config_file=config,
+            config_file=named.config_file,
             assignments=assignments,
-            overrides=options.overrides(values),
+            overrides=options.overrides(values) | named.overrides,
             needs_prompt=False,
-            segment_length=segment_length,
+            segment_length=named.segment_length(segment_length),
         )
-    result = plan_film(request, workers=workers, seconds_per_run=seconds_per_run)
+        if request.backends is not None and seconds_per_run is None:
+            raise ValueError(
+                f"`--seconds-per-run` is needed for {request.backends.names}: how long a run takes "
+                "on your machine, which nobody has measured here; 1 counts runs."
+            )
+        parts = None if request.backends is not None else named.read_parts()
+    result = plan_film(request, workers=workers, seconds_per_run=seconds_per_run or SECONDS_PER_RUN)
+    if parts is None:
+        typer.echo(json.dumps(asdict(result), indent=2)) if as_json else _show(result)
+        return
+    if seconds_per_run is None:
+        result = replace(result, seconds_per_run=None, expected_seconds=None)
+    from nuwaxl.model_costs import model_costs
+
+    with user_errors():
+        costs = model_costs(parts)
+    held = [level.runs * level.frames_per_run for level in result.levels]
+    work = film_work(costs, request.config.sampling, held, result.num_frames)
     if as_json:
-        typer.echo(json.dumps(asdict(result), indent=2))
+        typer.echo(json.dumps(asdict(result) | {"model": model_as_json(costs, work)}, indent=2))
     else:
         _show(result)
+        show_model(costs, work)
 
 
 def plan_film(request: FilmRequest, *, workers: int, seconds_per_run: float) -> Plan:
     """Count runs and frames of `request`.
 
     The expected time takes level after level, each with all workers: runs of a level are
-    independent, levels are not. A run of fewer frames is taken to need less time in proportion.
+    independent, levels are not. Workers that the last round of a level leaves idle begin with the
+    next level, below the runs that earlier rounds have ended. A run of fewer frames is taken to
+    need less time in proportion.
 
     Args:
         request: what is to be made.
@@ -119,10 +155,12 @@ def plan_film(request: FilmRequest, *, workers: int, seconds_per_run: float) -> 
     """
     timeline, fps = request.timeline, request.config.fps
     levels = plan_levels(timeline, fps)
-    full_runs = sum(
-        math.ceil(level.runs / workers) * level.frames_per_run / timeline.segment_length
-        for level in levels
-    )
+    full_runs, num_begun = 0.0, 0
+    for level in levels:
+        runs = max(0, level.runs - num_begun)
+        rounds = math.ceil(runs / workers)
+        full_runs += rounds * level.frames_per_run / timeline.segment_length
+        num_begun = rounds * workers - runs if rounds > 1 else 0
     scenes = request.storyline.scenes if request.storyline else ()
     return Plan(
         num_frames=timeline.num_frames,
@@ -136,7 +174,7 @@ def plan_film(request: FilmRequest, *, workers: int, seconds_per_run: float) -> 
         critical_path=timeline.num_levels,
         workers=workers,
         seconds_per_run=seconds_per_run,
-        expected_seconds=round(full_runs * seconds_per_run, 1),
+        expected_seconds=round(full_runs * seconds_per_run, 3),
         levels=levels,
         scenes=tuple((scene.start, scene.prompt) for scene in scenes),
     )
@@ -151,6 +189,8 @@ def plan_levels(timeline: Timeline, fps: float) -> tuple[LevelPlan, ...]:
         timeline: without pinned frames.
         fps: frames per second.
     """
+    if timeline.lengths is not None:
+        return _plan_alike_levels(timeline, fps)
     last = timeline.num_frames - 1
     parts, known, levels = 1, 0, []
     counts: Sequence[int] = timeline.segments_per_level
@@ -164,6 +204,22 @@ def plan_levels(timeline: Timeline, fps: float) -> tuple[LevelPlan, ...]:
         per_run = round(held / runs, 2)
         spacing = round(spacing, 3)
         levels.append(LevelPlan(level, runs, spacing, round(spacing / fps, 4), new_frames, per_run))
+        known = frames
+    return tuple(levels)
+
+
+def _plan_alike_levels(timeline: Timeline, fps: float) -> tuple[LevelPlan, ...]:
+    """Figures of levels whose runs are all alike; frames beyond the film's end are not counted."""
+    known, levels = 0, []
+    counts: Sequence[int] = timeline.segments_per_level
+    for level, (branches, runs) in enumerate(zip(timeline.branching, counts, strict=True)):
+        spacing = math.prod(timeline.branching[level + 1 :])
+        frames = (timeline.num_frames - 1) // spacing + 1
+        levels.append(
+            LevelPlan(
+                level, runs, spacing, round(spacing / fps, 4), frames - known, float(branches + 1)
+            )
+        )
         known = frames
     return tuple(levels)
 
@@ -193,19 +249,27 @@ def _show(result: Plan) -> None:
         )
     console = Console(soft_wrap=True, highlight=False)
     console.print(
-        f"{result.num_frames:,} frames, {spell_time(result.seconds)} at {result.fps:g} fps"
-        + (f", {len(result.scenes)} scenes" if result.scenes else "")
+        f"{spell_count(result.num_frames, 'frame')}, {spell_time(result.seconds)} at "
+        f"{result.fps:g} fps"
+        + (f", {spell_count(len(result.scenes), 'scene')}" if result.scenes else "")
     )
     console.print(table)
     console.print(
-        f"{result.runs:,} runs of at most {result.segment_length} frames; "
+        f"{spell_count(result.runs, 'run')} of at most {result.segment_length} frames; "
         f"{result.frames_evaluated_per_frame:.3g} frames evaluated per frame; "
-        f"critical path {result.critical_path} runs"
+        f"critical path {spell_count(result.critical_path, 'run')}"
     )
+    if result.seconds_per_run is None or result.expected_seconds is None:
+        return
     console.print(
-        f"about {spell_time(result.expected_seconds)} with {result.workers} worker"
-        f"{'s' if result.workers > 1 else ''} at {result.seconds_per_run:g} s per full run"
+        f"about {spell_time(result.expected_seconds)} with "
+        f"{spell_count(result.workers, 'worker')} at {result.seconds_per_run:g} s per full run"
     )
+
+
+def spell_count(number: int, noun: str) -> str:
+    """'1 run', '2,000 runs'."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def spell_time(seconds: float) -> str:

@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nuwaxl.models.autoencoder import TemporalAutoencoderKL
+    from nuwaxl.models.mask_transformer3d import MaskTransformer3D
     from nuwaxl.models.mask_unet3d import MaskUNet3D, MaskUNet3DOutput
     from nuwaxl.models.prompt_adapter import PromptAdapter
 
-__all__ = ["MaskUNet3D", "MaskUNet3DOutput", "PromptAdapter", "TemporalAutoencoderKL"]
+__all__ = [
+    "MaskTransformer3D",
+    "MaskUNet3D",
+    "MaskUNet3DOutput",
+    "PromptAdapter",
+    "TemporalAutoencoderKL",
+]
 
 _MODULES = {
+    "MaskTransformer3D": "mask_transformer3d",
     "MaskUNet3D": "mask_unet3d",
     "MaskUNet3DOutput": "mask_unet3d",
     "PromptAdapter": "prompt_adapter",

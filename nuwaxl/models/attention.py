@@ -3,9 +3,13 @@
 Knows queries, keys and values, not what the tokens stand for.
 """
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.controlnets.controlnet import zero_module
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,6 +22,35 @@ from torch.nn import functional
 # In float32 flash attention is as fast or faster at every length (16 keys 14 : 11, 1024 keys
 # 50 : 45 forward + backward), so it is left alone there.
 MATMUL_MAX_KEYS = 1024
+
+
+Cache = dict[Any, Any]
+"""What a network has computed from everything but noise: see `MaskUNet3D.forward`."""
+
+ResultT = TypeVar("ResultT")
+
+
+def once(cache: Cache | None, key: Any, compute: Callable[[], ResultT]) -> ResultT:
+    """The result of `compute`, from `cache` when it is there; without a cache, computed each time.
+
+    Args:
+        cache: is filled.
+        key: of the result.
+        compute: takes no arguments.
+    """
+    if cache is None:
+        return compute()
+    if key not in cache:
+        cache[key] = compute()
+    return cache[key]
+
+
+def autocast_once(tokens: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Tokens in the precision of autocast, where it is on: cast once, not in every attention."""
+    kind = tokens.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return tokens.to(torch.get_autocast_dtype(kind))
+    return tokens
 
 
 def takes_matmul_path(device: torch.device, dtype: torch.dtype, num_keys: int) -> bool:
@@ -42,12 +75,19 @@ def attend(
     """
     if not takes_matmul_path(query.device, query.dtype, key.shape[-2]):
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
-    if mask is not None and mask.dtype == torch.bool:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    elif mask is not None:
-        scores = scores + mask
-    return torch.matmul(scores.softmax(dim=-1), value)
+    batch, heads, num_queries, channels = query.shape
+    query, key, value = (tokens.flatten(0, 1) for tokens in (query, key, value))
+    # The product scales its sums itself: no pass over the queries, no rounding in between.
+    nothing = query.new_empty(())
+    scores = torch.baddbmm(nothing, query, key.transpose(1, 2), beta=0, alpha=channels**-0.5)
+    if mask is not None:
+        scores = scores.unflatten(0, (batch, heads))
+        if mask.dtype == torch.bool:
+            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        else:
+            scores = scores + mask
+        scores = scores.flatten(0, 1)
+    return torch.bmm(scores.softmax(dim=-1), value).view(batch, heads, num_queries, -1)
 
 
 class FastAttnProcessor:
@@ -64,6 +104,7 @@ class FastAttnProcessor:
         hidden_states: Float[Tensor, "batch queries channels"],
         encoder_hidden_states: Float[Tensor, "batch keys encoder_channels"] | None = None,
         attention_mask: Float[Tensor, "batch_or_heads one keys"] | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "batch queries out_channels"]:
         """Project, attend and project back.
 
@@ -72,6 +113,7 @@ class FastAttnProcessor:
             hidden_states: tokens that ask.
             encoder_hidden_states: tokens that are asked; `hidden_states` themselves if None.
             attention_mask: bias over keys, as diffusers' blocks hand it over.
+            cache: holds keys and values of `encoder_hidden_states` from one call to the next.
         """
         assert attn.to_k is not None
         assert attn.to_v is not None
@@ -81,13 +123,63 @@ class FastAttnProcessor:
         if attention_mask is not None:
             attention_mask = attn.prepare_attention_mask(attention_mask, num_keys, batch)
             attention_mask = attention_mask.view(batch, attn.heads, -1, num_keys)
-        query, key, value = (
-            tokens.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for tokens in (attn.to_q(hidden_states), attn.to_k(source), attn.to_v(source))
-        )
+
+        def keys_and_values() -> tuple[Tensor, ...]:
+            assert attn.to_k is not None
+            assert attn.to_v is not None
+            return tuple(
+                tokens.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+                for tokens in (attn.to_k(source), attn.to_v(source))
+            )
+
+        query = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        # Keys of the tokens themselves are new in every call.
+        key, value = once(None if encoder_hidden_states is None else cache, attn, keys_and_values)
         out = attend(query, key, value, attention_mask).transpose(1, 2).flatten(2)
         # to_out[1] is a dropout of probability zero in every model here.
         return attn.to_out[0](out)
+
+
+class SpatialTransformer(Transformer2DModel):
+    """diffusers' transformer over the cells of a frame, its projections made as matrix products.
+
+    In bf16 on a CPU a 1x1 convolution over few cells takes twice as long as the product that it
+    is, because the features are laid out anew before and after it.
+    """
+
+    def _operate_on_continuous_inputs(self, hidden_states: Tensor) -> tuple[Tensor, int]:
+        if not _is_product(self.proj_in, hidden_states):
+            return super()._operate_on_continuous_inputs(hidden_states)
+        # Contiguous: torch multiplies a transposed batch matrix by matrix.
+        tokens = self.norm(hidden_states).flatten(2).transpose(1, 2).contiguous()
+        weight = self.proj_in.weight.flatten(1)
+        return functional.linear(tokens, weight, self.proj_in.bias), len(weight)
+
+    def _get_output_for_continuous_inputs(
+        self,
+        hidden_states: Tensor,
+        residual: Tensor,
+        batch_size: int,
+        height: int,
+        width: int,
+        inner_dim: int,
+    ) -> Tensor:
+        if not _is_product(self.proj_out, residual):
+            return super()._get_output_for_continuous_inputs(
+                hidden_states, residual, batch_size, height, width, inner_dim
+            )
+        weight = self.proj_out.weight.flatten(1)
+        tokens = functional.linear(hidden_states, weight, self.proj_out.bias)
+        return residual + tokens.transpose(1, 2).contiguous().unflatten(2, (height, width))
+
+
+def _is_product(layer: nn.Module, hidden_states: Tensor) -> bool:
+    """Whether `layer` is a 1x1 convolution (and no adapter around one) to be made as a product."""
+    return (
+        type(layer) is nn.Conv2d
+        and hidden_states.device.type == "cpu"
+        and hidden_states.dtype == torch.bfloat16
+    )
 
 
 class TemporalAttention(nn.Module):

@@ -10,13 +10,12 @@ import torch
 from diffusers.models.controlnets.controlnet import zero_module
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nuwaxl.models.attention import TemporalAttention
+from nuwaxl.models.attention import Cache, SpatialTransformer, TemporalAttention, once
 
 RESNET_EPS = 1e-5
 """Epsilon of the group norms in Stable Diffusion's residual blocks."""
@@ -50,6 +49,8 @@ class BlockInputs:
     """One (batch_frames, condition, height, width) per resolution; empty without injection."""
     mask_features: tuple[Tensor, ...]
     """One (batch_frames, condition) per resolution; empty without injection."""
+    cache: Cache | None = None
+    """Of what depends on neither features nor `temb`; see `MaskUNet3D.forward`."""
 
 
 class TemporalConv(nn.Conv1d):
@@ -100,11 +101,15 @@ class GivenFrameInjection(nn.Module):
         hidden_states: Float[Tensor, "batch_frames channels height width"],
         condition: Float[Tensor, "batch_frames condition height width"],
         mask: Float[Tensor, "batch_frames condition"],
+        cache: Cache | None = None,
     ) -> Float[Tensor, "batch_frames channels height width"]:
         """Scale and shift the features, by cell for the latents and by frame for the mask."""
-        weight, bias = self.condition_conv(condition).chunk(2, dim=1)
+        by_cell, by_frame = once(
+            cache, self, lambda: (self.condition_conv(condition), self.mask_proj(mask))
+        )
+        weight, bias = by_cell.chunk(2, dim=1)
         hidden_states = torch.addcmul(bias + hidden_states, weight, hidden_states)
-        weight, bias = self.mask_proj(mask)[:, :, None, None].chunk(2, dim=1)
+        weight, bias = by_frame[:, :, None, None].chunk(2, dim=1)
         return torch.addcmul(bias, hidden_states, 1 + weight)
 
 
@@ -281,6 +286,7 @@ class UNetBlock(nn.Module):
             hidden_states = self.attentions[index](
                 hidden_states,
                 encoder_hidden_states=inputs.encoder_hidden_states,
+                cross_attention_kwargs=None if inputs.cache is None else {"cache": inputs.cache},
                 return_dict=False,
             )[0]
             if self.temporal:
@@ -299,6 +305,7 @@ class UNetBlock(nn.Module):
                 hidden_states,
                 inputs.condition_features[self.level],
                 inputs.mask_features[self.level],
+                inputs.cache,
             )
         return hidden_states
 
@@ -351,15 +358,15 @@ class UpBlock(UNetBlock):
         skips: list[Tensor],
         inputs: BlockInputs,
     ) -> Float[Tensor, "batch_frames out_channels out_height out_width"]:
-        """Return the features; takes its skips off the end of `skips`.
+        """Return the features; reads one skip per layer from the end of `skips`.
 
-        What remains in `skips` ends at the next resolution, whose size the up-sampling matches.
+        What stands before them is of the next resolution, whose size the up-sampling matches.
         """
         for index in range(len(self.resnets)):
-            hidden_states = torch.cat([hidden_states, skips.pop()], dim=1)
+            hidden_states = torch.cat([hidden_states, skips[-1 - index]], dim=1)
             hidden_states = self.layer(index, hidden_states, inputs)
         if hasattr(self, "upsamplers"):
-            size = tuple(skips[-1].shape[-2:])
+            size = tuple(skips[-1 - len(self.resnets)].shape[-2:])
             doubled = (2 * hidden_states.shape[-2], 2 * hidden_states.shape[-1])
             hidden_states = self.upsamplers[0](hidden_states, None if size == doubled else size)
         return hidden_states
@@ -377,8 +384,8 @@ def _resnet(in_channels: int, out_channels: int, shape: BlockShape) -> ResnetBlo
     )
 
 
-def _spatial_attention(channels: int, shape: BlockShape) -> Transformer2DModel:
-    return Transformer2DModel(
+def _spatial_attention(channels: int, shape: BlockShape) -> SpatialTransformer:
+    return SpatialTransformer(
         channels // shape.head_dim,
         shape.head_dim,
         in_channels=channels,

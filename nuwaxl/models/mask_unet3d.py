@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nuwaxl.models.attention import FastAttnProcessor
+from nuwaxl.models.attention import Cache, FastAttnProcessor, autocast_once, once
 from nuwaxl.models.blocks import (
     RESNET_EPS,
     BlockInputs,
@@ -219,6 +219,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         frame_times: Float[Tensor, "batch frames"] | None = None,
         given_latents: Float[Tensor, "batch frames channels height width"] | None = None,
         conditioning_mask: Float[Tensor, "batch frames"] | None = None,
+        cache: Cache | None = None,
         return_dict: bool = True,
     ) -> MaskUNet3DOutput | tuple[Tensor]:
         """Predict noise, clean latents or velocity, whichever it was trained for.
@@ -230,6 +231,8 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             frame_times: when each frame happens, in seconds. Needed unless `temporal=False`.
             given_latents: clean latents of given frames, zero elsewhere; None: none is given.
             conditioning_mask: 1 where a frame is given, else 0; None: none is given.
+            cache: an empty dict, handed in again with calls that differ in `sample` and `timestep`
+                alone, as a segment's steps do: the rest is computed once. Not for training.
             return_dict: False returns a tuple.
 
         Raises:
@@ -237,9 +240,20 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         """
         batch, frames = sample.shape[:2]
         hidden_states = self.conv_in(sample.flatten(0, 1))
-        inputs = self._block_inputs(
-            sample, timestep, encoder_hidden_states, frame_times, given_latents, conditioning_mask
+        conditions = once(
+            cache,
+            self,
+            lambda: self._conditions(
+                sample, encoder_hidden_states, frame_times, given_latents, conditioning_mask
+            ),
         )
+        # One row per frame although frames share their noise level: the same matrix product as
+        # the image U-Net's, so the same rounding.
+        timesteps = torch.as_tensor(timestep, device=sample.device).expand(batch)
+        timesteps = timesteps.repeat_interleave(frames)
+        temb = self.time_embedding(self.time_proj(timesteps).to(sample.dtype))
+        temb = functional.silu(temb + conditions.temb)
+        inputs = replace(conditions, temb=temb, cache=cache)
         skips = [hidden_states]
         for block in self.down_blocks:
             hidden_states, block_skips = block(hidden_states, inputs)
@@ -247,29 +261,27 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         hidden_states = self.mid_block(hidden_states, inputs)
         for block in self.up_blocks:
             hidden_states = block(hidden_states, skips, inputs)
+            # Not by the block itself: a wrapper such as FSDP hands it another list.
+            del skips[-len(block.resnets) :]  # pyright: ignore[reportArgumentType]
         hidden_states = functional.silu(self.conv_norm_out(hidden_states))
         prediction = self.conv_out(hidden_states).unflatten(0, (batch, frames))
         return MaskUNet3DOutput(sample=prediction) if return_dict else (prediction,)
 
-    def _block_inputs(
+    def _conditions(
         self,
         sample: Tensor,
-        timestep: Tensor | float,
         encoder_hidden_states: Tensor,
         frame_times: Tensor | None,
         given_latents: Tensor | None,
         conditioning_mask: Tensor | None,
     ) -> BlockInputs:
-        """Embed noise level, frame times and given frames, folded as the blocks take them."""
+        """What the blocks read; of `sample` its size, and `temb` still without noise level."""
         batch, frames = sample.shape[:2]
-        # One row per frame although frames share their noise level: the same matrix product as
-        # the image U-Net's, so the same rounding.
-        timesteps = torch.as_tensor(timestep, device=sample.device).expand(batch)
-        timesteps = timesteps.repeat_interleave(frames)
-        temb = self.time_embedding(self.time_proj(timesteps).to(sample.dtype))
-        encoder_hidden_states = encoder_hidden_states.flatten(0, 1)
+        encoder_hidden_states = autocast_once(encoder_hidden_states).flatten(0, 1)
+        widths = self.config["block_out_channels"]
+        temb = encoder_hidden_states.new_zeros(batch * frames, 4 * widths[0])
         if self.config["num_prompt_tokens"] is not None:
-            temb = temb + self.prompt_proj(encoder_hidden_states.flatten(1))
+            temb = self.prompt_proj(encoder_hidden_states.flatten(1))
         frame_embedding, condition_features, mask_features = None, (), ()
         if self.temporal:
             if frame_times is None:
@@ -284,11 +296,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
                 given_latents.to(sample.dtype), conditioning_mask.to(sample.dtype)
             )
         return BlockInputs(
-            temb=functional.silu(temb),
-            encoder_hidden_states=encoder_hidden_states,
-            frame_embedding=frame_embedding,
-            condition_features=condition_features,
-            mask_features=mask_features,
+            temb, encoder_hidden_states, frame_embedding, condition_features, mask_features
         )
 
     @classmethod
@@ -320,7 +328,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             if config["temporal"]:
                 raise ValueError("`unet2d` must have `temporal=False`, got a temporal MaskUNet3D.")
         else:
-            config = _image_config(unet2d)
+            config = image_settings(unet2d)
         config |= {
             "temporal": True,
             "condition_channels": condition_channels,
@@ -335,8 +343,8 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         return model
 
 
-def _image_config(unet2d: UNet2DConditionModel) -> dict:
-    """Return the arguments of `MaskUNet3D` that rebuild the spatial part of `unet2d`."""
+def image_settings(unet2d: UNet2DConditionModel) -> dict[str, Any]:
+    """The arguments of `MaskUNet3D` that rebuild the spatial part of `unet2d`; refuses others."""
     config: dict[str, Any] = dict(unet2d.config)
     for name, wanted in _STABLE_DIFFUSION.items():
         if config.get(name, wanted) != wanted:

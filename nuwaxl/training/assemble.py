@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
-from nuwaxl.models.mask_unet3d import MaskUNet3D
+from nuwaxl.models.backbones import load_backbone
 from nuwaxl.models.prompt_adapter import PromptAdapter
 from nuwaxl.pipeline import LongVideoPipeline
 
@@ -65,8 +65,8 @@ def assemble(config: AssembleConfig) -> LongVideoPipeline:
         if config.prompt_adapter
         else None,
         vae=TemporalAutoencoderKL.from_pretrained(config.vae),
-        global_unet=MaskUNet3D.from_pretrained(config.global_unet),
-        local_unet=MaskUNet3D.from_pretrained(config.local_unet),
+        global_unet=load_backbone(config.global_unet),
+        local_unet=load_backbone(config.local_unet),
         scheduler=DDIMScheduler.from_pretrained(Path(config.global_unet) / "scheduler"),
         height=config.height,
         width=config.width,

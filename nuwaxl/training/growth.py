@@ -1,14 +1,16 @@
 """More latent channels for networks that are trained already, without losing what they know.
 
 Knows weights, not data. At the start a grown autoencoder rebuilds what the old one did, and a
-grown U-Net predicts the old channels as before.
+grown network predicts the old channels as before.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
-from nuwaxl.models.mask_unet3d import MaskUNet3D
+from nuwaxl.models.backbones import Backbone, backbone_settings
 
 
 @torch.no_grad()
@@ -61,20 +63,20 @@ def grow_autoencoder(vae: TemporalAutoencoderKL, channels: int) -> TemporalAutoe
 
 
 @torch.no_grad()
-def grow_unet(unet: MaskUNet3D, channels: int) -> MaskUNet3D:
-    """A U-Net for grown latents: it ignores new channels and predicts zero for them.
+def grow_network(network: Backbone, channels: int) -> Backbone:
+    """A network for grown latents: it ignores new channels and predicts zero for them.
 
     Args:
-        unet: the trained one.
+        network: the trained one.
         channels: of the grown latents.
 
     Raises:
         ValueError: `channels` is fewer than it has.
     """
-    _check(unet.config["in_channels"], channels)
-    settings = {name: value for name, value in unet.config.items() if not name.startswith("_")}
-    grown = MaskUNet3D(**{**settings, "in_channels": channels, "out_channels": channels})
-    weights = unet.state_dict()
+    _check(network.config["in_channels"], channels)
+    changes: dict[str, Any] = {"in_channels": channels, "out_channels": channels}
+    grown = type(network)(**backbone_settings(network) | changes)
+    weights = network.state_dict()
     for name, target in grown.state_dict().items():
         source = weights[name]
         if source.shape != target.shape:
@@ -83,16 +85,16 @@ def grow_unet(unet: MaskUNet3D, channels: int) -> MaskUNet3D:
     return grown
 
 
-def read_prompts_in_every_block(unet: MaskUNet3D, num_prompt_tokens: int) -> MaskUNet3D:
-    """A U-Net whose prompt also joins the noise level's embedding; it ignores that at first.
+def read_prompts_in_every_block(network: Backbone, num_prompt_tokens: int) -> Backbone:
+    """A network whose prompt also joins the noise level's embedding; it ignores that at first.
 
     Args:
-        unet: the trained one, which reads prompts by attention alone.
+        network: the trained one, which reads prompts by attention alone.
         num_prompt_tokens: tokens of every prompt.
     """
-    settings = {name: value for name, value in unet.config.items() if not name.startswith("_")}
-    grown = MaskUNet3D(**{**settings, "num_prompt_tokens": num_prompt_tokens})
-    grown.load_state_dict(unet.state_dict(), strict=False)
+    changes: dict[str, Any] = {"num_prompt_tokens": num_prompt_tokens}
+    grown = type(network)(**backbone_settings(network) | changes)
+    grown.load_state_dict(network.state_dict(), strict=False)
     return grown
 
 
