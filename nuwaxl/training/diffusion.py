@@ -5,7 +5,7 @@ weights and learn what changes over time, with no frame given or with the ends g
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,13 +16,18 @@ from diffusers.training_utils import compute_snr
 from einops import rearrange
 from torch import Tensor, nn
 
+from nuwaxl.config import ConfigError
 from nuwaxl.data.latents import EmbedPrompts, LatentStrips, StripsConfig, encode_strips
+from nuwaxl.lora import RoleLoraMixin, add_lora, lora_layers
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
+from nuwaxl.models.backbones import Backbone, load_backbone, with_time
+from nuwaxl.models.mask_transformer3d import MaskTransformer3D
 from nuwaxl.models.mask_unet3d import MaskUNet3D
 from nuwaxl.models.prompt_adapter import PromptAdapter
 from nuwaxl.text import text_hidden_states
-from nuwaxl.training.growth import grow_unet, read_prompts_in_every_block
+from nuwaxl.training.growth import grow_network, read_prompts_in_every_block
 from nuwaxl.training.loop import LoopConfig
+from nuwaxl.training.prepared import check_picture_size, is_encoded
 
 GIVEN = ("none", "ends", "first", "random")
 
@@ -40,7 +45,10 @@ class ConditioningConfig:
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Sizes of the U-Net when it is not started from another; see `MaskUNet3D`."""
+    """Sizes of the U-Net when it is not started from another; see `MaskUNet3D`.
+
+    What it says of prompts holds for the transformer too.
+    """
 
     block_out_channels: tuple[int, ...] = (64, 128, 192)
     layers_per_block: int = 1
@@ -51,6 +59,47 @@ class UNetConfig:
     """The prompt adapter's, so that the prompt also joins the noise level's embedding."""
     multi_scale_injection: bool = True
     symmetric_injection: bool = True
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of the transformer when it is not started from another; see `MaskTransformer3D`.
+
+    As they stand, a forward pass takes as many operations as the U-Net's as it stands: 3.94 and
+    3.97 GFLOP for 16 frames of latents of 32 x 8 x 8 and five prompt tokens of 256 (counted in
+    `tests/test_mask_transformer3d.py`). docs/models.md says what other shapes cost.
+    """
+
+    patch_size: int = 2
+    num_layers: int = 6
+    num_attention_heads: int = 4
+    attention_head_dim: int = 64
+    mlp_ratio: float = 3.5
+
+
+@dataclass(frozen=True)
+class LoraTraining:
+    """Fine-tuning of `base` by a LoRA: all its weights stay, small factors beside them learn."""
+
+    rank: int = 0
+    """Of every change; 0: no LoRA, all weights learn."""
+    targets: tuple[str, ...] = (
+        *("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
+        *("conv1", "conv2", "time_emb_proj", "prompt_proj"),
+        *("to_qkv", "to_kv", "out_proj", "ff_in", "ff_out"),
+    )
+    """Ends of the names of the layers that are changed, of either backbone."""
+    output: str = ""
+    """Folder of the LoRA file; empty: `model/` of the stage. Both roles may share one."""
+    role: str = ""
+    """Whose network it is for, 'global_unet' or 'local_unet'; empty: as the stage says."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be learned."""
+        if self.rank < 0:
+            raise ValueError(f"`lora.rank` must be 0 (none) or more, got {self.rank}.")
+        if self.rank and not self.targets:
+            raise ValueError("`lora.targets` must name at least one layer, got none.")
 
 
 @dataclass(frozen=True)
@@ -86,11 +135,15 @@ class DiffusionTraining:
     """The stages `image`, `global` and `local`."""
 
     conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
+    backbone: Literal["unet", "transformer"] = "unet"
+    """Of a network that is not started from another."""
     model: UNetConfig = field(default_factory=UNetConfig)
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
     base: str = ""
-    """Folder of a `MaskUNet3D` to start from, also an image one; its sizes replace `model`'s."""
+    """Folder of a network to start from, also an image one: its class and its sizes replace
+    `backbone`, `model` and `transformer`."""
     temporal: bool = True
-    """False: the image U-Net, on single frames."""
+    """False: the image network, on single frames."""
     strips: dict[str, StripsConfig] = field(default_factory=dict)
     """By any name; encoded once, before the first step, unless their folder is there."""
     num_frames: tuple[tuple[float, int, int], ...] = ((0.7, 16, 16), (0.3, 2, 16))
@@ -105,6 +158,7 @@ class DiffusionTraining:
     """Extra weight of latent cells that the actor covers."""
     prompt_dropout: float = 0.1
     """Share of clips that see the empty prompt, for classifier-free guidance."""
+    lora: LoraTraining = field(default_factory=LoraTraining)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
@@ -132,6 +186,11 @@ class DiffusionStage:
         self.empty_prompt = self.strips.empty_prompt
         self.scheduler: Any = config.noise.scheduler()
         self.model = _build(config, self.strips)
+        if config.lora.rank:
+            try:
+                add_lora(self.model, config.lora.rank, tuple(config.lora.targets))
+            except ValueError as error:
+                raise ConfigError(f"`lora`: {error}") from None
 
     def batch(self, index: int, batch_size: int) -> dict[str, Tensor]:
         """Clips, what is given of them, and where the prompt is dropped."""
@@ -190,7 +249,11 @@ class DiffusionStage:
         return snr.clamp(max=self.config.snr_gamma) / snr.clamp(min=1e-8)
 
     def save(self, folder: Path) -> None:
-        """Write the U-Net, and the scheduler's settings beside it."""
+        """Write the network, and the scheduler's settings beside it; or the LoRA alone."""
+        if self.config.lora.rank:
+            learned = {f"{self.config.lora.role}_lora_layers": lora_layers(self.model)}
+            RoleLoraMixin.save_lora_weights(self.config.lora.output or folder, **learned)
+            return
         self.model.save_pretrained(folder)
         self.scheduler.save_pretrained(folder / "scheduler")
 
@@ -216,43 +279,42 @@ def _draw_frames(rng: np.random.Generator, choices: Sequence[tuple[float, int, i
     return int(rng.integers(fewest, most + 1))
 
 
-def _build(config: DiffusionTraining, strips: LatentStrips) -> MaskUNet3D:
+def _build(config: DiffusionTraining, strips: LatentStrips) -> Backbone:
     """The network to train: from `base`, with new layers that change nothing, or afresh."""
     channels = strips.parts[0]["latents"].shape[2]
     if config.base:
-        base = MaskUNet3D.from_pretrained(config.base)
+        base = load_backbone(config.base)
         if base.config["in_channels"] != channels:
-            base = grow_unet(base, channels)
+            base = grow_network(base, channels)
         wanted = config.model.num_prompt_tokens
         if wanted is not None and base.config["num_prompt_tokens"] is None:
             base = read_prompts_in_every_block(base, wanted)
-        return base if base.config["temporal"] == config.temporal else MaskUNet3D.from_unet2d(base)
-    sizes = config.model
-    return MaskUNet3D(
-        in_channels=channels,
-        out_channels=channels,
-        block_out_channels=tuple(sizes.block_out_channels),
-        layers_per_block=sizes.layers_per_block,
-        attention_head_dim=sizes.attention_head_dim,
-        norm_num_groups=sizes.norm_num_groups,
-        cross_attention_dim=sizes.cross_attention_dim,
-        multi_scale_injection=sizes.multi_scale_injection,
-        symmetric_injection=sizes.symmetric_injection,
-        temporal=config.temporal,
-        num_prompt_tokens=sizes.num_prompt_tokens,
-    )
+        return base if base.config["temporal"] == config.temporal else with_time(base)
+    network, sizes = chosen_network(config)
+    return network(in_channels=channels, out_channels=channels, temporal=config.temporal, **sizes)
+
+
+def chosen_network(config: DiffusionTraining) -> tuple[type[Backbone], dict[str, Any]]:
+    """The class of a network that is not started from another, and its sizes.
+
+    Args:
+        config: `backbone`, `model` and `transformer` count.
+    """
+    model = asdict(config.model)
+    if config.backbone == "unet":
+        return MaskUNet3D, model | {"block_out_channels": tuple(model["block_out_channels"])}
+    prompts = {name: model[name] for name in ("cross_attention_dim", "num_prompt_tokens")}
+    return MaskTransformer3D, asdict(config.transformer) | prompts
 
 
 def _prepare_strips(config: DiffusionTraining) -> None:
     """Encode the strips whose folder is not there yet."""
-    missing = [
-        strips
-        for strips in config.strips.values()
-        if not (Path(strips.folder) / "config.json").is_file()
-    ]
+    missing = [strips for strips in config.strips.values() if not is_encoded(strips)]
     if not missing:
         return
     vae = TemporalAutoencoderKL.from_pretrained(config.conditioning.vae).eval()
+    for strips in missing:
+        check_picture_size(strips.dataset, vae)
     embed = _prompt_embedder(config.conditioning)
     for strips in missing:
         encode_strips(strips, vae, embed)

@@ -5,7 +5,6 @@ Knows steps and gradients, not what is trained: a `Stage` hands it a loss.
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,11 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+
+from nuwaxl.config import ConfigError
+from nuwaxl.training.checkpoints import Checkpoint, Progress
+from nuwaxl.training.processes import join_processes
+from nuwaxl.training.sharding import fill, own_part, shard
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +56,10 @@ class LoopConfig:
     num_threads: int = 0
     """CPU threads of this process; 0: torch's choice."""
     gradient_checkpointing: bool = False
+    """Compute activations again when they are needed, instead of keeping them."""
+    sharding: str = "none"
+    """'none': each process holds all weights. 'fsdp': each holds its part of weights, gradients,
+    optimizer state and averages."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be trained with."""
@@ -61,6 +69,12 @@ class LoopConfig:
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise ValueError(
                 f"`loop.mixed_precision` must be no, bf16 or fp16, got {self.mixed_precision!r}."
+            )
+        if self.sharding not in ("none", "fsdp"):
+            raise ValueError(f"`loop.sharding` must be none or fsdp, got {self.sharding!r}.")
+        if self.sharding == "fsdp" and self.mixed_precision == "fp16":
+            raise ValueError(
+                "`loop.mixed_precision` must be bf16 or no with `loop.sharding=fsdp`, got 'fp16'."
             )
 
     def learning_rate_at(self, step: int) -> float:
@@ -92,19 +106,6 @@ class Stage(Protocol):
         ...
 
 
-class _Progress:
-    """Number of steps done; saved in a checkpoint."""
-
-    def __init__(self) -> None:
-        self.step = 0
-
-    def state_dict(self) -> dict[str, int]:
-        return {"step": self.step}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.step = state["step"]
-
-
 def train(
     stage: Stage, config: LoopConfig, *, on_log: Callable[[dict[str, float]], None] | None = None
 ) -> int:
@@ -124,28 +125,60 @@ def train(
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     folder = Path(config.output_dir)
-    accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-    )
+    accelerator = _accelerator(config)
     set_seed(config.seed)
     if config.gradient_checkpointing:
         stage.model.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
-    weights = [parameter for parameter in stage.model.parameters() if parameter.requires_grad]
+    sharded = config.sharding == "fsdp"
+    network = shard(stage.model, accelerator.device) if sharded else stage.model
+    weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
         weights, config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
     )
-    ema = EMAModel(weights, decay=config.ema_decay, foreach=True)
+    # Of this process's parts: averages are taken number by number.
+    parts: list[Any] = [own_part(weight) for weight in weights]
+    ema = EMAModel(parts, decay=config.ema_decay, foreach=True)
     ema.to(accelerator.device)
-    model, optimizer = accelerator.prepare(stage.model, optimizer)
-    progress = _Progress()
+    # A divided network averages its gradients itself: only the precision is accelerate's.
+    model = accelerator.prepare_model(network, evaluation_mode=sharded)
+    optimizer = accelerator.prepare_optimizer(optimizer)
+    progress = Progress()
     accelerator.register_for_checkpointing(ema, progress)
-    if (folder / "checkpoint").is_dir():
-        accelerator.load_state(str(folder / "checkpoint"))
+    checkpoint = Checkpoint(
+        folder, accelerator, network if sharded else model, optimizer, ema, progress, sharded
+    )
+    if checkpoint.load():
         logger.info("going on from step %d", progress.step)
-    _steps(stage, config, accelerator, model, optimizer, ema, progress, on_log)
-    _finish(stage, accelerator, ema, weights, folder)
+    _steps(stage, config, accelerator, model, optimizer, weights, checkpoint, on_log)
+    if sharded:
+        names = [name for name, weight in network.named_parameters() if weight.requires_grad]
+        fill(stage.model, network, dict(zip(names, ema.shadow_params, strict=True)))
+    else:
+        ema.store(weights)
+        ema.copy_to(weights)
+    if accelerator.is_main_process:
+        stage.save(folder / "model")  # the live weights are in the checkpoint
+    if not sharded:
+        ema.restore(weights)
     return progress.step
+
+
+def _accelerator(config: LoopConfig) -> Accelerator:
+    """This process among the others, in the precision that was asked for.
+
+    Raises:
+        ConfigError: this device has no such precision.
+    """
+    device: Any = join_processes().device
+    if config.mixed_precision == "fp16" and device.type == "cpu":
+        raise ConfigError(
+            "`loop.mixed_precision=fp16` needs a GPU, and this is a CPU: take bf16 or no."
+        )
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+    )
 
 
 def _steps(
@@ -154,18 +187,18 @@ def _steps(
     accelerator: Accelerator,
     model: nn.Module,
     optimizer: Any,
-    ema: EMAModel,
-    progress: _Progress,
+    weights: list[nn.Parameter],
+    checkpoint: Checkpoint,
     on_log: Callable[[dict[str, float]], None] | None,
 ) -> None:
     """The loop itself."""
-    folder = Path(config.output_dir)
+    progress, ema = checkpoint.progress, checkpoint.ema
     start = saved = logged = _time_of_main_process(accelerator)
     logged_step = progress.step
     sums: dict[str, Any] = {}  # tensors: reading one would wait for the device at every step
     fetch = ThreadPoolExecutor(1)
     upcoming = fetch.submit(_fetch, stage, config, accelerator, progress.step, 0)
-    with fetch, _Log(folder, accelerator.is_main_process) as log:
+    with fetch, _Log(checkpoint.folder, accelerator.is_main_process) as log:
         while progress.step < config.max_steps:
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate_at(progress.step)
@@ -181,28 +214,29 @@ def _steps(
                 for name, value in {"loss": loss.detach(), **extra}.items():
                     sums[name] = sums.get(name, 0.0) + value / config.gradient_accumulation_steps
             if accelerator.sync_gradients and config.max_grad_norm:
-                accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+                accelerator.clip_grad_norm_(weights, config.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            ema.step([p for p in stage.model.parameters() if p.requires_grad])
+            parts: list[Any] = [own_part(weight) for weight in weights]
+            ema.step(parts)
             progress.step += 1
             if progress.step % config.log_every == 0:
                 now = _time_of_main_process(accelerator)
                 steps = progress.step - logged_step
-                row = {name: float(value) / steps for name, value in sums.items()}
+                row = _mean_of_processes(sums, steps, accelerator)
                 row["learning_rate"] = config.learning_rate_at(progress.step - 1)
                 row["seconds_per_step"] = (now - logged) / steps
                 sums, logged, logged_step = {}, now, progress.step
                 log.write(progress.step, row)
-                if on_log is not None:
+                if on_log is not None and accelerator.is_main_process:
                     on_log({"step": progress.step, **row})
                 stop = bool(config.max_minutes) and now - start > 60 * config.max_minutes
                 if stop or now - saved > 60 * config.checkpoint_minutes:
-                    _checkpoint(accelerator, folder)
+                    checkpoint.save()
                     saved = now
                 if stop:
                     return
-        _checkpoint(accelerator, folder)
+        checkpoint.save()
 
 
 def _time_of_main_process(accelerator: Accelerator) -> float:
@@ -214,49 +248,35 @@ def _time_of_main_process(accelerator: Accelerator) -> float:
     )
 
 
-def _checkpoint(accelerator: Accelerator, folder: Path) -> None:
-    """Replace the checkpoint whole, so that a kill in between leaves the one before."""
-    fresh, current = folder / "checkpoint.new", folder / "checkpoint"
-    fresh.mkdir(parents=True, exist_ok=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(fresh))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        shutil.rmtree(current, ignore_errors=True)
-        fresh.replace(current)
-    accelerator.wait_for_everyone()
-
-
-def _finish(
-    stage: Stage, accelerator: Accelerator, ema: EMAModel, weights: list[Any], folder: Path
-) -> None:
-    """Write the averaged weights; the live ones are in the checkpoint."""
-    ema.store(weights)
-    ema.copy_to(weights)
-    if accelerator.is_main_process:
-        stage.save(folder / "model")
-    ema.restore(weights)
+def _mean_of_processes(
+    sums: dict[str, Any], steps: int, accelerator: Accelerator
+) -> dict[str, float]:
+    """Sums over `steps` to means over them and over all processes."""
+    values = torch.stack([torch.as_tensor(value).float() for value in sums.values()]) / steps
+    means: Any = accelerator.reduce(values.to(accelerator.device), "mean")
+    return dict(zip(sums, means.tolist(), strict=True))
 
 
 def _seed(config: LoopConfig, accelerator: Accelerator, step: int, micro: int) -> int:
-    """A seed of this step's own, another on each process."""
-    number = step * config.gradient_accumulation_steps + micro
-    return (
-        config.seed * 1_000_003 + number
-    ) * accelerator.num_processes + accelerator.process_index
+    """A seed of this batch's own."""
+    return config.seed * 1_000_003 + _batch_number(config, accelerator, step, micro)
 
 
 def _fetch(
     stage: Stage, config: LoopConfig, accelerator: Accelerator, step: int, micro: int
 ) -> Any:
     """This process's batch, on its device."""
-    number = step * config.gradient_accumulation_steps + micro
-    index = number * accelerator.num_processes + accelerator.process_index
-    batch = stage.batch(index, config.batch_size)
+    batch = stage.batch(_batch_number(config, accelerator, step, micro), config.batch_size)
     return {
         name: value.to(accelerator.device) if isinstance(value, Tensor) else value
         for name, value in batch.items()
     }
+
+
+def _batch_number(config: LoopConfig, accelerator: Accelerator, step: int, micro: int) -> int:
+    """Which batch this process takes: P processes take those of one that accumulates P."""
+    number = step * config.gradient_accumulation_steps + micro
+    return number * accelerator.num_processes + accelerator.process_index
 
 
 class _Log:
