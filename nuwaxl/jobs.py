@@ -141,7 +141,7 @@ class FilmPlan:
         pinned = {
             frame: FrameSource(pinned_key(identity), 0) for frame, identity in identities.items()
         }
-        self._layers = [_Layer(0, timeline.num_frames, timeline, storyline, seed, pinned)]
+        self._layers = [_Layer(0, timeline.num_planned, timeline, storyline, seed, pinned)]
         for edit in edits:
             self._layers.append(_layer_over(self._layers[-1], edit))
         self.timeline = self._layers[-1].timeline
@@ -175,13 +175,32 @@ class FilmPlan:
         for edit in range(self.num_edits, -1, -1):
             if self._layers[edit].timeline != self.timeline:
                 break
-            if self.makes_between(edit, segment, 0, self.timeline.num_frames):
+            if self.makes_between(edit, segment, 0, self.timeline.num_planned):
                 return self._look_up(edit, segment)[0]
         raise ValueError(f"No frame of {segment} is made by it: the film was longer made later.")
 
     def job_of(self, edit: int, segment: Segment) -> SegmentJob:
         """The job by which an edit makes a segment of its timeline."""
         return self._look_up(edit, segment)[0]
+
+    def between(self, frame: int, factor: int) -> SegmentJob:
+        """The job of one level more: `factor` - 1 new frames after a frame, before its neighbour.
+
+        It depends on these two frames as all local jobs do. Its frames are numbered as at `factor`
+        times the frame rate, so its key is no other job's.
+
+        Args:
+            frame: of the film, but for the last.
+            factor: 2 or more.
+        """
+        ends, _ = self.places((frame, frame + 1), self.num_edits)
+        numbers = tuple(range(frame * factor, (frame + 1) * factor + 1))
+        sources = (ends[0], *[None] * (factor - 1), ends[1])
+        segment = Segment(self.timeline.num_levels, frame, numbers, (True,) * len(numbers))
+        made_by = self.spans(frame, frame + 1)[0][0]
+        # The last edit's words, and the noise of the edit that made what is here.
+        layer = replace(self._layers[-1], seed=self._layers[made_by].seed)
+        return self._new_job(self.num_edits, segment, sources, layer, self.fps * factor)
 
     def makes_between(self, edit: int, segment: Segment, start: int, stop: int) -> bool:
         """Whether the edit makes a frame of the segment from `start` to before `stop`."""
@@ -264,7 +283,7 @@ class FilmPlan:
             if given or not makes(frame)
         }
         sources = tuple(origins[f][0] if f in origins else None for f in segment.frames)
-        job = self._new_job(edit, segment, sources)
+        job = self._new_job(edit, segment, sources, self._layers[edit], self.fps)
         parents = {maker.key: maker for _, maker in origins.values() if maker is not None}
         self._jobs[number] = job, tuple(parents.values())
         if len(self._jobs) > _MAX_JOBS_REMEMBERED:
@@ -272,10 +291,14 @@ class FilmPlan:
         return self._jobs[number]
 
     def _new_job(
-        self, edit: int, segment: Segment, sources: tuple[FrameSource | None, ...]
+        self,
+        edit: int,
+        segment: Segment,
+        sources: tuple[FrameSource | None, ...],
+        layer: _Layer,
+        fps: float,
     ) -> SegmentJob:
-        layer = self._layers[edit]
-        times = tuple(frame / self.fps for frame in segment.frames)
+        times = tuple(frame / fps for frame in segment.frames)
         prompts = tuple(layer.storyline.prompts_at(times))
         content = self._common | {
             "seed": layer.seed,
@@ -317,6 +340,6 @@ def _layer_over(below: _Layer, edit: Edit) -> _Layer:
     pinned = {
         frame: FrameSource(pinned_key(identity), 0) for frame, identity in edit.pinned.items()
     }
-    return _Layer(
-        edit.start, edit.stop, timeline, edit.storyline, edit.seed, {**below.pinned, **pinned}
-    )
+    # Frames beyond the film's end belong to its end.
+    stop = timeline.num_planned if edit.stop == timeline.num_frames else edit.stop
+    return _Layer(edit.start, stop, timeline, edit.storyline, edit.seed, {**below.pinned, **pinned})

@@ -23,9 +23,9 @@ from nuwaxl.video import (
     write_video,
 )
 
-OUTPUTS = ["film.mp4", "film.webm", "film.gif", "film"]
+OUTPUTS = ["film.mp4", "film.mkv", "film.webm", "film.gif", "film"]
 FILES = OUTPUTS[:3]
-CODECS = dict(zip(OUTPUTS, ["h264", "vp9", "gif", "png"], strict=True))
+CODECS = dict(zip(OUTPUTS, ["h264", "h264", "vp9", "gif", "png"], strict=True))
 
 
 def picture(index, height=64, width=96):
@@ -251,7 +251,7 @@ def test_a_bad_output_is_refused_with_the_way_out(tmp_path):
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "diary.txt").write_text("dear diary")
-    with pytest.raises(ValueError, match=r"'.avi'; known are .mp4, .webm, .gif, and a folder"):
+    with pytest.raises(ValueError, match=r"'.avi'; known are .mp4, .mkv, .webm, .gif"):
         check_output(tmp_path / "film.avi")
     with pytest.raises(FileNotFoundError, match="does not exist: make it first"):
         check_output(tmp_path / "nowhere" / "film.mp4")

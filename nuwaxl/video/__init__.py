@@ -1,4 +1,4 @@
-"""Pixels to files and back: films (.mp4, .webm, .gif), folders of PNGs, contact sheets, pictures.
+"""Pixels to files and back: films, folders of PNGs, contact sheets, pictures.
 
 Knows uint8 pictures (height, width, 3), not latents, prompts or segments. Importing this package
 imports neither numpy nor PyAV, so that `check_output` can refuse a bad path before anything heavy

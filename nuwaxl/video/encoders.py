@@ -20,13 +20,61 @@ from nuwaxl.video.output import OutputKind
 
 # Largest value of the constant rate factor, and the one used where none is asked for: hardly
 # visible loss on the cartoon world (35.5 and 34.7 dB, of which all but 1 dB is the halved chroma).
-CRF_RANGES = {OutputKind.MP4: (51, 18), OutputKind.WEBM: (63, 24)}
+CRF_RANGES = {OutputKind.MP4: (51, 18), OutputKind.MKV: (51, 18), OutputKind.WEBM: (63, 24)}
+FORMATS = {OutputKind.MP4: "mp4", OutputKind.MKV: "matroska", OutputKind.WEBM: "webm"}
 FPS_NOTE = "fps"
 _SECONDS_PER_KEY_FRAME = 2
 
 
+class _OutputFile:
+    """A file that keeps the error of a full disk until `check`.
+
+    FFmpeg's own writing of .mp4 does not tell of it: the film would be cut and pass for whole, or,
+    where not even its header was written, the next frame would end the process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        """Append, for FFmpeg always with success."""
+        if self._error is None:
+            try:
+                return self._file.write(content)
+            except OSError as error:
+                self._error = error
+        return len(content)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go elsewhere in the file."""
+        if self._error is None:
+            try:
+                return self._file.seek(offset, whence)
+            except OSError as error:
+                self._error = error
+        return offset
+
+    def tell(self) -> int:
+        """Where the next bytes go."""
+        return self._file.tell()
+
+    def check(self) -> None:
+        """Raise the error that there was."""
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Write what is pending; raises when that or anything before it failed."""
+        try:
+            self._file.close()
+        except OSError as error:
+            self._error = self._error or error
+        self.check()
+
+
 class YuvEncoder:
-    """H.264 in a fragmented .mp4, or VP9 in .webm; both yuv420p.
+    """H.264 in a fragmented .mp4 or in .mkv, or VP9 in .webm; all yuv420p.
 
     A fragmented file is playable up to where it was cut, needs no index in memory, and is whole
     without a second pass.
@@ -40,11 +88,12 @@ class YuvEncoder:
         self, kind: OutputKind, path: Path, fps: Fraction, *, height: int, width: int, crf: int
     ) -> None:
         """Open the file and the codec; the arguments are those of `make_encoder`."""
-        codec_name = "libx264" if kind is OutputKind.MP4 else "libvpx-vp9"
+        codec_name = "libvpx-vp9" if kind is OutputKind.WEBM else "libx264"
         options = {"crf": str(crf), "g": str(max(1, round(_SECONDS_PER_KEY_FRAME * fps)))}
         container_options = {"fflags": "+bitexact"}
         if kind is OutputKind.MP4:
             container_options["movflags"] = "frag_keyframe+empty_moov+default_base_moof"
+        if codec_name == "libx264":
             # Frames in display order: the film starts at time 0 without an edit list, for 8 % more.
             options["bf"] = "0"
             self._height, self._width = height + height % 2, width + width % 2
@@ -61,9 +110,8 @@ class YuvEncoder:
         codec.open()
         self._codec, self._time_base, self._num_frames = codec, 1 / fps, 0
         self._colour = ColourConverter()
-        self._container = av.open(
-            str(path.absolute()), "w", format=kind.value[1:], options=container_options
-        )
+        self._file = _OutputFile(path)
+        self._container = av.open(self._file, "w", format=FORMATS[kind], options=container_options)
         self._stream = self._container.add_mux_stream(
             codec_name, rate=fps, width=width, height=height, time_base=1 / fps
         )
@@ -83,11 +131,13 @@ class YuvEncoder:
             self._mux(None)
         finally:
             self._container.close()
+            self._file.close()
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
         for packet in self._codec.encode(frame):
             packet.stream = self._stream
             self._container.mux(packet)
+        self._file.check()
 
 
 class GifEncoder:
@@ -101,9 +151,8 @@ class GifEncoder:
     def __init__(self, path: Path, fps: Fraction, *, height: int, width: int) -> None:
         """Open the file; the arguments are those of `make_encoder`."""
         self._time_base, self._num_frames = 1 / fps, 0
-        self._container = av.open(
-            str(path.absolute()), "w", format="gif", options={"fflags": "+bitexact"}
-        )
+        self._file = _OutputFile(path)
+        self._container = av.open(self._file, "w", format="gif", options={"fflags": "+bitexact"})
         self._stream = self._container.add_stream("gif", rate=fps)
         self._stream.height, self._stream.width = height, width
         self._stream.pix_fmt = "pal8"
@@ -145,10 +194,12 @@ class GifEncoder:
             self._container.mux(self._stream.encode(None))
         finally:
             self._container.close()
+            self._file.close()
 
     def _drain(self) -> None:
         for frame in self._indexed_frames():
             self._container.mux(self._stream.encode(frame))
+        self._file.check()
 
     def _indexed_frames(self) -> Iterator[av.VideoFrame]:
         while True:
@@ -192,7 +243,7 @@ def make_encoder(
         fps: frames per second.
         height: of every picture, in pixels.
         width: of every picture, in pixels.
-        crf: constant rate factor (smaller is better and larger), only for .mp4 and .webm.
+        crf: constant rate factor (smaller is better and larger), only for .mp4, .mkv and .webm.
     """
     if kind is OutputKind.FOLDER:
         return FolderEncoder(path, fps)

@@ -20,6 +20,7 @@ class OutputKind(Enum):
     """What a path asks for; the value is the ending."""
 
     MP4 = ".mp4"
+    MKV = ".mkv"
     WEBM = ".webm"
     GIF = ".gif"
     FOLDER = ""
@@ -29,7 +30,7 @@ def output_kind(path: str | os.PathLike[str]) -> OutputKind:
     """The kind of film that a path names.
 
     Args:
-        path: a file ending in .mp4, .webm or .gif, or a folder: a path that ends in '/', has no
+        path: a file ending in .mp4, .mkv, .webm or .gif, or a folder: ends in '/', has no
             ending, or is a folder already.
 
     Raises:
@@ -44,7 +45,7 @@ def output_kind(path: str | os.PathLike[str]) -> OutputKind:
     if Path(text).is_dir():
         return OutputKind.FOLDER
     raise ValueError(
-        f"The output {text!r} ends in {ending!r}; known are .mp4, .webm, .gif, and a folder of "
+        f"The output {text!r} ends in {ending!r}; known are .mp4, .mkv, .webm, .gif, a folder of "
         "PNG pictures (a name without an ending, or one that ends in '/')."
     )
 

@@ -47,7 +47,7 @@ def contact_sheet(
     width, height = pictures[0].size
     font = ImageFont.load_default(_FONT_SIZE)
     line_height = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else 12
-    texts = [_wrap(label, width, font) for label in labels or [""] * len(pictures)]
+    texts = [wrap_text(label, width, font) for label in labels or [""] * len(pictures)]
     rows = [range(at, min(at + columns, len(pictures))) for at in range(0, len(pictures), columns)]
     label_heights = [line_height * max(len(texts[at]) for at in row) for row in rows]
 
@@ -135,7 +135,9 @@ def _scaled(frames: Iterable[np.ndarray], scale: float) -> list[Image.Image]:
     return pictures
 
 
-def _wrap(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> list[str]:
+def wrap_text(
+    text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont
+) -> list[str]:
     """Lines of at most `width` pixels, broken at spaces, and inside words longer than a line."""
     lines: list[str] = []
     for paragraph in text.splitlines():

@@ -47,7 +47,7 @@ class VideoWriter:
         """Check everything that can be checked without a picture.
 
         Args:
-            path: .mp4 (H.264), .webm (VP9), .gif, or a folder of PNGs: a name that ends in '/'
+            path: .mp4 or .mkv (H.264), .webm (VP9), .gif, or a folder of PNGs: ends in '/'
                 or has no ending.
             fps: frames per second, 1 to 240 (GIF: to 50); see `as_frame_rate`.
             overwrite: replace what is there, at the end; off, an existing output is refused.
@@ -189,7 +189,7 @@ def write_video(
         path: see `VideoWriter`, as for the other arguments and the errors.
         fps: frames per second.
         overwrite: replace what is there.
-        crf: constant rate factor of .mp4 and .webm.
+        crf: constant rate factor of .mp4, .mkv and .webm.
         keep_partial: keep the beginning when a frame fails.
 
     Returns:
@@ -205,7 +205,7 @@ def _check_crf(crf: int | None, kind: OutputKind) -> None:
     if crf is None:
         return
     if kind not in CRF_RANGES:
-        raise ValueError("`crf` is a setting of .mp4 and .webm; a .gif or a folder has none.")
+        raise ValueError("`crf` is a setting of .mp4, .mkv and .webm; a .gif or a folder has none.")
     largest = CRF_RANGES[kind][0]
     if not 1 <= crf <= largest:
         raise ValueError(f"`crf` of a {kind.value} must be from 1 to {largest}, got {crf}.")
