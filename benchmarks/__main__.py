@@ -1,17 +1,27 @@
-"""`make bench`: networks, then films with the bundled model; JSON in benchmarks/results/."""
+"""`make bench`: networks, films and start-up with the bundled model; JSON in benchmarks/results/.
 
+Not the paper's tables, which train networks for an hour: python -m benchmarks.paper_tables.
+"""
+
+import argparse
 import datetime
 from pathlib import Path
 
-from benchmarks import films, networks
+from benchmarks import films, networks, profile, startup
 
 
 def main() -> None:
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="All benchmarks.")
+    parser.add_argument(
+        "--output", default=str(Path(__file__).parent / "results"), help="folder for the results"
+    )
+    folder = Path(parser.parse_args().output)
+    folder.mkdir(parents=True, exist_ok=True)
     day = datetime.date.today().isoformat()
     networks.main(["--output", str(folder / f"networks-{day}.json")])
-    films.main(["--frames", "64", "226", "1024", "--output", str(folder / f"films-{day}.json")])
+    profile.main(["--output", str(folder / f"profile-{day}.json")])
+    startup.main(["--output", str(folder / f"startup-{day}.json")])
+    films.main(["--output", str(folder / f"films-{day}.json")])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,254 @@
+"""The networks of the paper's tables: trainings of ours in which one thing differs.
+
+Knows stages, starts and budgets; not what is measured.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nuwaxl.components import BUNDLED
+from nuwaxl.models.autoencoder import TemporalAutoencoderKL
+from nuwaxl.models.mask_unet3d import MaskUNet3D
+from nuwaxl.pipeline import LongVideoPipeline
+from nuwaxl.training.main import train
+
+CONFIGS = Path(__file__).parent.parent / "configs" / "train"
+
+RATES = {"images": 310.0, "clips": 17.7, "frames": 46.0}
+"""Measured on one core with bf16 instructions: single latents and clips of 16 frames a second with
+the bundled U-Net, pictures a second with the bundled autoencoder."""
+
+FRAMES_PER_STEP = 128
+"""Of a clip stage's batch, whatever its clips' length: 16 clips of 8 frames, 4 of 32."""
+
+IMAGES_PER_STEP, PICTURES_PER_STEP = 64, 16
+
+ACTORS = ("dog", "cat", "rabbit", "penguin", "car", "robot", "snowman", "ghost")
+BACKGROUNDS = ("meadow", "beach", "city", "snowy hills", "desert")
+"""A small part of the world, so that a small budget shows differences."""
+
+VAES = ("image", "random", "identity")
+"""Of table 2a: no temporal layers, or such that start at random or as the identity."""
+
+INJECTIONS: dict[str, dict[str, bool]] = {
+    "full": {},
+    "no symmetric injection": {"symmetric_injection": False},
+    "no multi-scale injection": {"multi_scale_injection": False},
+}
+"""Of table 2b."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much every network learns from: the same for all that are compared."""
+
+    minutes_per_row: float = 6.0
+    """Of one core at `RATES`, for each network; the steps follow from it."""
+    num_strips: int = 300
+    """Stories encoded for each of the two kinds of strips."""
+    smoke: bool = False
+    """Networks of a few thousand weights and one step each: does the machinery run?"""
+
+    @property
+    def image_steps(self) -> int:
+        """Of the image U-Net that all clip stages start from."""
+        return self._steps(RATES["images"] / IMAGES_PER_STEP)
+
+    @property
+    def clip_steps(self) -> int:
+        """Of every global or local U-Net."""
+        return self._steps(RATES["clips"] * 16 / FRAMES_PER_STEP)
+
+    @property
+    def vae_steps(self) -> int:
+        """Of every autoencoder."""
+        return self._steps(RATES["frames"] / PICTURES_PER_STEP)
+
+    def _steps(self, per_second: float) -> int:
+        return 1 if self.smoke else max(1, round(60 * self.minutes_per_row * per_second))
+
+
+class Workshop:
+    """Trains what a table asks for, once; a run that was stopped goes on where it was.
+
+    Args:
+        folder: keeps starts, strips and trained networks.
+        budget: of every network.
+    """
+
+    def __init__(self, folder: Path, budget: Budget) -> None:
+        self.folder = folder
+        self.budget = budget
+        self._bundled: LongVideoPipeline | None = None
+        self._pipelines: dict[tuple[str, int], LongVideoPipeline] = {}
+
+    def vae(self, variant: str) -> Path:
+        """A decoder that has learned on, its latents being the bundled ones.
+
+        Args:
+            variant: of `VAES`.
+        """
+        temporal = variant != "image"
+        start = self.folder / "starts" / f"vae_{variant}"
+        if not (start / "config.json").is_file():
+            torch.manual_seed(0)
+            bundled = TemporalAutoencoderKL.from_pretrained(BUNDLED / "vae", dtype=torch.float32)
+            old = dict(bundled.config)
+            config: dict[str, Any] = {k: v for k, v in old.items() if not k.startswith("_")}
+            config["temporal_decoder"] = temporal
+            vae = TemporalAutoencoderKL(**config)
+            vae.load_state_dict(bundled.state_dict(), strict=False)
+            if variant == "random":
+                _forget(vae.decoder_temporal)
+            vae.save_pretrained(start)
+        return self._train(
+            "autoencoder",
+            f"vae {variant}",
+            "decoder.yaml",
+            [
+                f"base={start}",
+                f"model.temporal_decoder={str(temporal).lower()}",
+                f"data.frames_per_clip={4 if self.budget.smoke else 8}",
+                f"data.actors={_names(ACTORS)}",
+                f"data.backgrounds={_names(BACKGROUNDS)}",
+                f"loop.batch_size={1 if self.budget.smoke else PICTURES_PER_STEP // 8}",
+                f"loop.max_steps={self.budget.vae_steps}",
+            ],
+        )
+
+    def unet(self, role: str, *, injection: str = "full", length: int = 16) -> Path:
+        """A U-Net that has learned its role from the common image U-Net.
+
+        Args:
+            role: 'global' or 'local'.
+            injection: of `INJECTIONS`.
+            length: most frames in a run.
+        """
+        start = self.folder / "starts" / injection.replace(" ", "_")
+        if not (start / "config.json").is_file():
+            image = MaskUNet3D.from_pretrained(self._image_unet())
+            MaskUNet3D.from_unet2d(image, **INJECTIONS[injection]).save_pretrained(start)
+        fewest = 5 if role == "global" else 3
+        return self._train(
+            role,
+            f"{role} {injection} {length}",
+            f"{role}.yaml",
+            [
+                f"base={start}",
+                f"num_frames=[[0.7,{length},{length}],[0.3,{fewest},{length}]]",
+                f"loop.batch_size={1 if self.budget.smoke else FRAMES_PER_STEP // length}",
+                f"loop.max_steps={self.budget.clip_steps}",
+                *self._strips("wide" if role == "global" else "dense"),
+            ],
+        )
+
+    def pipeline(self, *, injection: str = "full", length: int = 16) -> LongVideoPipeline:
+        """The bundled pipeline with networks trained here.
+
+        Args:
+            injection: of its local U-Net, which alone is told of given frames in every run.
+            length: most frames in a run.
+        """
+        key = injection, length
+        if key not in self._pipelines:
+            networks = {
+                "global_unet": self.unet("global", length=length),
+                "local_unet": self.unet("local", injection=injection, length=length),
+            }
+            if self._bundled is None:
+                self._bundled = LongVideoPipeline.from_pretrained()
+            parts = dict(self._bundled.components)
+            parts |= {name: MaskUNet3D.from_pretrained(path) for name, path in networks.items()}
+            sizes = {name: self._bundled.config[name] for name in ("height", "width", "fps")}
+            pipeline = LongVideoPipeline(**parts, **sizes, segment_length=length)
+            pipeline.set_progress_bar_config(disable=True)
+            self._pipelines[key] = pipeline
+        return self._pipelines[key]
+
+    def _image_unet(self) -> Path:
+        """Spatial layers alone, from the bundled keyframes' network, trained on single frames."""
+        start = self.folder / "starts" / "image"
+        if not (start / "config.json").is_file():
+            torch.manual_seed(0)
+            bundled = MaskUNet3D.from_pretrained(BUNDLED / "global_unet", dtype=torch.float32)
+            config = {k: v for k, v in dict(bundled.config).items() if not k.startswith("_")}
+            config["temporal"] = False
+            if self.budget.smoke:
+                config["block_out_channels"] = (32, 32)
+            image = MaskUNet3D(**config)
+            if not self.budget.smoke:
+                weights = bundled.state_dict()
+                image.load_state_dict({name: weights[name] for name in image.state_dict()})
+            image.save_pretrained(start)
+        return self._train(
+            "image",
+            "image",
+            "image.yaml",
+            [
+                f"base={start}",
+                f"loop.batch_size={2 if self.budget.smoke else IMAGES_PER_STEP}",
+                f"loop.max_steps={self.budget.image_steps}",
+                *self._strips("wide"),
+            ],
+        )
+
+    def _strips(self, name: str) -> list[str]:
+        """Settings of the encoded stories, which all stages share."""
+        return [
+            f"strips.{name}.folder={self.folder / 'strips' / name}",
+            f"strips.{name}.num_strips={2 if self.budget.smoke else self.budget.num_strips}",
+            f"strips.{name}.actors={_names(ACTORS)}",
+            f"strips.{name}.backgrounds={_names(BACKGROUNDS)}",
+            *(
+                f"conditioning.{part}={BUNDLED / part}"
+                for part in ("vae", "text_encoder", "tokenizer", "prompt_adapter")
+            ),
+        ]
+
+    def _train(self, stage: str, name: str, config: str, settings: Sequence[str]) -> Path:
+        folder = self.folder / "networks" / name.replace(" ", "_")
+        done = folder / "done.json"
+        if not done.is_file():
+            print(f"training {name}", flush=True)
+            steps = train(stage, CONFIGS / config, [*settings, f"loop.output_dir={folder}"])
+            done.write_text(json.dumps({"steps": steps, "settings": list(settings)}, indent=1))
+        return folder / "model"
+
+
+def claim_folder(folder: Path, settings: Mapping[str, object]) -> None:
+    """Make a folder one of these settings.
+
+    Args:
+        folder: new, or used before.
+        settings: by which what it keeps may be compared.
+
+    Raises:
+        ValueError: it keeps what was made under others.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mark, content = folder / "settings.json", json.dumps(settings, indent=1)
+    if mark.is_file() and mark.read_text() != content:
+        raise ValueError(
+            f"`--work` must be a folder of one budget, got {str(folder)!r}, which was made with"
+            f" {json.loads(mark.read_text())}: give those settings again, or another folder."
+        )
+    mark.write_text(content)
+
+
+def _names(names: Sequence[str]) -> str:
+    return f"[{', '.join(names)}]"
+
+
+def _forget(layers: nn.Module | None) -> None:
+    """Give layers the weights that torch draws for such layers, instead of the identity."""
+    assert layers is not None
+    for layer in layers.modules():
+        reset: Any = getattr(layer, "reset_parameters", None)
+        if reset is not None:
+            reset()
