@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffusers import ModelMixin
 
+    from nuwaxl.backend_pipeline import BackendPipeline
     from nuwaxl.coarse_to_fine import Orchestrator, SegmentJob, SegmentModel
     from nuwaxl.denoiser import SegmentDenoiser
     from nuwaxl.disk_store import DiskStore
     from nuwaxl.inputs import FilmEdit
     from nuwaxl.models.autoencoder import TemporalAutoencoderKL
+    from nuwaxl.models.mask_transformer3d import MaskTransformer3D
     from nuwaxl.models.mask_unet3d import MaskUNet3D
     from nuwaxl.models.prompt_adapter import PromptAdapter
     from nuwaxl.pipeline import LongVideoPipeline
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BackendPipeline": "nuwaxl.backend_pipeline",
     "DiskStore": "nuwaxl.disk_store",
     "FilmEdit": "nuwaxl.inputs",
     "LongVideoPipeline": "nuwaxl.pipeline",
+    "MaskTransformer3D": "nuwaxl.models.mask_transformer3d",
     "MaskUNet3D": "nuwaxl.models.mask_unet3d",
     "MemoryStore": "nuwaxl.store",
     # diffusers saves our models as ["nuwaxl", "MaskUNet3D"] and then looks for the base class here.
@@ -51,9 +55,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "BackendPipeline",
     "DiskStore",
     "FilmEdit",
     "LongVideoPipeline",
+    "MaskTransformer3D",
     "MaskUNet3D",
     "MemoryStore",
     "ModelMixin",

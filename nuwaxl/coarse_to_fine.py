@@ -277,7 +277,7 @@ class Orchestrator:
         When the iterator is closed or a batch fails, jobs that wait are dropped; batches that run
         are waited for and kept.
         """
-        frontier: Frontier[ItemT] = Frontier()
+        frontier: Frontier[ItemT] = Frontier(self.executor.num_workers)
         try:
             while True:
                 self._collect(frontier, on_segment, timeout=0)
@@ -300,17 +300,20 @@ class Orchestrator:
                 else:
                     return
         finally:
-            self._wind_up(frontier)
+            self._wind_up(frontier, on_segment)
 
     def _look_ahead(self, frontier: Frontier[ItemT], requests: Iterator[Request[ItemT]]) -> None:
         """Take requests while few enough are open; what they lack waits for a worker."""
         # Twice what can run at once, so that the parents of later segments are met in time to
         # fill up the batches of earlier ones.
         limit = 2 * self.executor.batch_size * max(1, self.executor.num_workers)
+        if self.executor.num_workers > 1:
+            # And those below the next two segments, which else would run while others wait.
+            limit += 2 * self.plan.timeline.segment_length
         for request in islice(requests, max(0, limit - len(frontier.queue))):
             for wanted in request.jobs.values():
                 for job in self._unmade(wanted, frontier):
-                    frontier.waiting[job.key] = job
+                    frontier.want(job)
             frontier.queue.append(request)
 
     def _unmade(self, job: SegmentJob, frontier: Frontier[ItemT]) -> Iterator[SegmentJob]:
@@ -347,18 +350,19 @@ class Orchestrator:
             for job, latents in zip(jobs, batch, strict=True):
                 # A copy, since a slice would keep the whole batch in memory.
                 self.store.put(job.key, latents.clone())
+                frontier.finish(job.key)
             if on_segment is not None:
                 for job, latents in zip(jobs, batch, strict=True):
                     on_segment(job, latents)
 
-    def _wind_up(self, frontier: Frontier[ItemT]) -> None:
+    def _wind_up(self, frontier: Frontier[ItemT], on_segment: OnSegment | None) -> None:
         """Call back the batches that have not begun; wait for the others and keep them."""
         for future in list(frontier.in_flight):
             if future.cancel():
                 del frontier.in_flight[future]
         while frontier.in_flight:
             try:
-                self._collect(frontier, None, timeout=None)
+                self._collect(frontier, on_segment, timeout=None)
             except Exception:
                 logger.warning("Another batch failed while winding up.", exc_info=True)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from nuwaxl.parts import ModelParts
 from nuwaxl.sampling import SamplingConfig
 
 if TYPE_CHECKING:
@@ -42,7 +43,23 @@ class GenerateConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How a segment is denoised."""
     model: str | None = None
-    """Folder of a checkpoint; None: the bundled one."""
+    """Folder of a checkpoint, or the name of a pretrained model; None: the bundled one."""
+    lora: tuple[str, ...] = ()
+    """LoRA files, or folders of them, on our own model; each makes another film."""
+    checkpoint: str | None = None
+    """Weights of a pretrained `model`: a folder or an id of the hub; None: its usual ones."""
+    global_model: str | None = None
+    """Pretrained model of the keyframes: a name, or 'name=checkpoint'."""
+    local_model: str | None = None
+    """Pretrained model of the frames between, the same way."""
+    size: str | None = None
+    """'WIDTHxHEIGHT' of a pretrained model's frames; None: its own."""
+    segment_length: int | None = None
+    """Most frames in a run of a pretrained model; None: what it is made for."""
+    quantize: str | None = None
+    """'4bit' or '8bit' weights of a pretrained model; another film."""
+    offload: str | None = None
+    """'model', 'sequential' or 'group': a pretrained model's weights wait in memory."""
     device: str = "auto"
     """'cpu', 'cuda', 'cuda:1', 'mps', 'xpu'; 'auto' takes the fastest at hand."""
     dtype: str = "auto"
@@ -50,9 +67,11 @@ class GenerateConfig:
     batch_size: int | None = None
     """Segments denoised together; None: the pipeline's choice. Changes speed, not the film."""
     output: str = "film.mp4"
-    """Where the film goes: .mp4, .webm, .gif, or a folder for PNG files."""
+    """Where the film goes: .mp4, .mkv, .webm, .gif, or a folder for PNG files."""
     contact_sheet: str | None = None
     """Also write a picture with frames of the whole film."""
+    parts: ModelParts | None = None
+    """Sizes of a model for `nuwaxl plan`; what makes a film is in the folder `model`."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.fps) and self.fps > 0):

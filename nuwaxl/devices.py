@@ -3,7 +3,7 @@
 Knows what the hardware can do, not what is computed.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -39,14 +39,14 @@ def fast_dtype(device: torch.device | str) -> torch.dtype:
 
 
 def autocast(device: torch.device | str, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Compute matrix products and convolutions in `dtype`; fp32 leaves everything as it is.
+    """Compute matrix products and convolutions in `dtype`; in fp32, as their arguments are.
 
     Args:
         device: where the networks run.
         dtype: the precision of the products.
     """
     if dtype == torch.float32:
-        return nullcontext()
+        return torch.autocast(torch.device(device).type, enabled=False)
     return torch.autocast(torch.device(device).type, dtype=dtype)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import fsspec
 import safetensors.torch
 from fsspec.implementations.local import LocalFileSystem
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from nuwaxl.store import FrameMissingError
@@ -33,6 +33,8 @@ that a file is gone; what the store holds is what its files are."""
 _SUFFIX, _PART = ".safetensors", ".part"
 # A batch reads the parents of its segments again and again; 64 kB each at the bundled size.
 _MAX_REMEMBERED = 64
+# Segments of pixels are a thousand times larger, and are read from the disk's cache instead.
+_MAX_REMEMBERED_BYTES = 2**28
 
 
 class StoreWriteError(OSError):
@@ -71,7 +73,7 @@ class DiskStore:
         """Whether the segment is finished and its file is sound: the file is read."""
         return self._load(key) is not None
 
-    def get(self, key: str) -> Float[Tensor, "frames channels height width"]:
+    def get(self, key: str) -> Shaped[Tensor, "frames channels height width"]:
         """The segment's latents; not to be changed in place.
 
         Raises:
@@ -85,7 +87,7 @@ class DiskStore:
             )
         return latents
 
-    def put(self, key: str, latents: Float[Tensor, "frames channels height width"]) -> None:
+    def put(self, key: str, latents: Shaped[Tensor, "frames channels height width"]) -> None:
         """Keep a finished segment; a sound file that is already there stays as it is.
 
         Raises:
@@ -184,7 +186,10 @@ class DiskStore:
     def _remember(self, key: str, latents: Tensor) -> None:
         with self._lock:
             self._remembered[key] = latents
-            if len(self._remembered) > _MAX_REMEMBERED:
+            while len(self._remembered) > 1 and (
+                len(self._remembered) > _MAX_REMEMBERED
+                or sum(each.nbytes for each in self._remembered.values()) > _MAX_REMEMBERED_BYTES
+            ):
                 self._remembered.popitem(last=False)
 
     # ---- The list for people --------------------------------------------------------------
@@ -202,10 +207,15 @@ class DiskStore:
             "x".join(map(str, latents.shape)),
             str(latents.nbytes),
         )
-        with self._lock, path.open("a", encoding="utf-8") as file:
+        line = "\t".join(fields) + "\n"
+        with self._lock, path.open("a+b") as file:
             if file.tell() == 0:
-                file.write("time\tkey\tsha256\tshape\tbytes\n")
-            file.write("\t".join(fields) + "\n")
+                line = "time\tkey\tsha256\tshape\tbytes\n" + line
+            else:
+                file.seek(-1, os.SEEK_END)
+                # A kill or a full disk may have torn the last line off.
+                line = line if file.read(1) == b"\n" else "\n" + line
+            file.write(line.encode())
             known.add(key)
 
     def _was_made(self, key: str) -> bool:

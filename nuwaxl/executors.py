@@ -30,6 +30,10 @@ class SegmentTooLargeError(RuntimeError):
     """Not even one segment fits into the device's memory."""
 
 
+class WorkerLostError(RuntimeError):
+    """A batch was given up: every worker that took it died."""
+
+
 class LocalExecutor:
     """Runs every batch at once in the calling thread.
 
@@ -194,14 +198,20 @@ class ThreadedExecutor:
     Args:
         models: replicas of one model, each on its device.
         batch_size: largest number of segments in one call of a replica.
+        max_batch_size: as in `LocalExecutor`; each replica measures its own runs.
         pad_batches: as in `LocalExecutor`.
 
     Raises:
-        ValueError: no model, or the replicas' fingerprints differ.
+        ValueError: no model, the replicas' fingerprints differ, or a batch size cannot be.
     """
 
     def __init__(
-        self, models: Sequence[SegmentModel], *, batch_size: int = 1, pad_batches: bool = False
+        self,
+        models: Sequence[SegmentModel],
+        *,
+        batch_size: int = 1,
+        max_batch_size: int | None = None,
+        pad_batches: bool = False,
     ) -> None:
         fingerprints = sorted({model.fingerprint for model in models})
         if len(fingerprints) != 1:
@@ -209,7 +219,13 @@ class ThreadedExecutor:
                 f"`models` must be replicas of one model, got fingerprints {fingerprints}."
             )
         self._replicas = [
-            LocalExecutor(model, batch_size=batch_size, pad_batches=pad_batches) for model in models
+            LocalExecutor(
+                model,
+                batch_size=batch_size,
+                max_batch_size=max_batch_size,
+                pad_batches=pad_batches,
+            )
+            for model in models
         ]
         self._idle: queue.SimpleQueue[LocalExecutor] = queue.SimpleQueue()
         for replica in self._replicas:
@@ -223,8 +239,8 @@ class ThreadedExecutor:
 
     @property
     def batch_size(self) -> int:
-        """What fits on every replica; shrinks when one of them ran out of memory."""
-        return min(replica.batch_size for replica in self._replicas)
+        """What the largest replica takes; one on which less fits runs a batch in parts."""
+        return max(replica.batch_size for replica in self._replicas)
 
     def submit(
         self,

@@ -3,9 +3,10 @@
 Knows latents, windows and pixels; not prompts, networks or files.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
 from types import TracebackType
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from nuwaxl.coarse_to_fine import OnSegment, Orchestrator
 from nuwaxl.codecs import FrameCodec
-from nuwaxl.timeline import Timeline
+from nuwaxl.timeline import Timeline, Window
 
 
 class Film:
@@ -39,6 +40,7 @@ class Film:
         self.orchestrator = orchestrator
         self.codec = codec
         self.windows_per_batch = windows_per_batch
+        self._asked_for: WeakSet[Generator[tuple[Window, Tensor], None, None]] = WeakSet()
 
     @property
     def timeline(self) -> Timeline:
@@ -67,7 +69,7 @@ class Film:
             on_segment: called with job and latents as soon as a segment has run.
         """
         stop = self.checked_stop(start, stop)
-        windows = self.orchestrator.windows(start, stop, max_level=max_level, on_segment=on_segment)
+        windows = self._windows(start, stop, max_level, on_segment)
         for window, latents in windows:
             for frame, frame_latents in zip(window.shown, latents[window.skip :], strict=False):
                 if start <= frame < stop:
@@ -92,7 +94,7 @@ class Film:
             on_segment: called with job and latents as soon as a segment has run.
         """
         stop = self.checked_stop(start, stop)
-        windows = self.orchestrator.windows(start, stop, max_level=max_level, on_segment=on_segment)
+        windows = self._windows(start, stop, max_level, on_segment)
         while batch := list(islice(windows, self.windows_per_batch)):
             decoded = self.codec.decode([latents for _, latents in batch])
             for (window, _), window_pixels in zip(batch, decoded, strict=True):
@@ -122,8 +124,21 @@ class Film:
             yield to_picture(pixels)
 
     def close(self) -> None:
-        """Stop the executor's workers; what is finished stays in the store."""
+        """Keep what the executor's workers have in hand, and stop them.
+
+        Iterators over this film's frames end with it.
+        """
+        for windows in list(self._asked_for):
+            # After an error its traceback may still hold it, and with it batches that run.
+            windows.close()
         self.orchestrator.executor.close()
+
+    def _windows(
+        self, start: int, stop: int, max_level: int | None, on_segment: OnSegment | None
+    ) -> Generator[tuple[Window, Tensor], None, None]:
+        windows = self.orchestrator.windows(start, stop, max_level=max_level, on_segment=on_segment)
+        self._asked_for.add(windows)
+        return windows
 
     def __enter__(self) -> "Film":
         return self

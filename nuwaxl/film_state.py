@@ -10,7 +10,9 @@ from typing import Any
 
 from nuwaxl.sampling import SamplingConfig
 from nuwaxl.storyline import Scene, Storyline
-from nuwaxl.timeline import Timeline
+
+PRETRAINED = ("global_model", "local_model", "size", "quantize")
+"""What only films of pretrained models have."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,17 @@ class FilmState:
     """As first made."""
     depth: int | None = None
     model: str | None = None
-    """Folder of a checkpoint; None: the bundled one."""
+    """Folder of a checkpoint; None: the bundled one, or pretrained models."""
+    lora: tuple[str, ...] = ()
+    """LoRA files, or folders of them, on the checkpoint."""
+    global_model: str | None = None
+    """'name=checkpoint' of the pretrained model that makes keyframes."""
+    local_model: str | None = None
+    """The same of the frames between."""
+    size: str | None = None
+    """'WIDTHxHEIGHT', with pretrained models."""
+    quantize: str | None = None
+    """Of their weights."""
     edits: tuple[EditState, ...] = ()
 
     @property
@@ -53,13 +65,6 @@ class FilmState:
     def storyline_now(self) -> Storyline:
         """What the film shows now."""
         return self.edits[-1].storyline if self.edits else self.storyline
-
-    @property
-    def timeline_now(self) -> Timeline:
-        """The timeline of all frames."""
-        if self.frames_now == self.num_frames:
-            return Timeline(self.num_frames, self.segment_length, self.depth)
-        return Timeline(self.frames_now, self.segment_length)
 
     def with_prompt(self, start: float, stop: float, prompt: str) -> "FilmState":
         """Show something else from `start` to `stop` (seconds).
@@ -157,9 +162,12 @@ def to_json(state: FilmState) -> dict[str, Any]:
         "seed": state.seed,
         "depth": state.depth,
         "model": state.model,
+        **({"lora": list(state.lora)} if state.lora else {}),
         "sampling": asdict(state.sampling),
         "scenes": _scenes(state.storyline),
     }
+    pretrained = {name: getattr(state, name) for name in PRETRAINED}
+    film |= {name: value for name, value in pretrained.items() if value is not None}
     edits = [
         {
             "start": edit.start,
@@ -184,6 +192,7 @@ def from_json(content: dict[str, Any]) -> FilmState:
         KeyError, TypeError, ValueError: it is not.
     """
     film = dict(content["film"])
+    film["lora"] = tuple(film.get("lora", ()))
     edits = tuple(
         EditState(
             edit["start"],

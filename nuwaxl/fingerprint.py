@@ -57,6 +57,15 @@ def module_fingerprint(module: nn.Module) -> str:
     Args:
         module: any network; its weights may be anywhere but on the meta device.
     """
+    return fingerprint([weights_hash(module), _lora_scales(module)])
+
+
+def weights_hash(module: nn.Module) -> str:
+    """The hash of a network's weights alone; see `module_fingerprint`.
+
+    Args:
+        module: any network.
+    """
     seen = _seen.get(module)
     weights = _weights(module)
     if any(weight.is_meta for weight in weights.values()):
@@ -65,14 +74,34 @@ def module_fingerprint(module: nn.Module) -> str:
                 f"The weights of {type(module).__name__} are on the meta device, so they cannot be"
                 " hashed: read `pipeline.fingerprint` once before sequential offloading."
             )
-        return fingerprint([seen.digest, _lora_scales(module)])
+        return seen.digest
     probe = _probe(weights)
     if seen is None or not _same(seen.probe, probe):
         seen = _Seen(_digest(weights.items()), probe)
     else:
         seen = _Seen(seen.digest, probe)
     _seen[module] = seen
-    return fingerprint([seen.digest, _lora_scales(module)])
+    return seen.digest
+
+
+def remember_hash(module: nn.Module, *parts: str) -> None:
+    """Say what a network is now, whatever rounding did to what was loaded into it.
+
+    Args:
+        module: any network.
+        parts: hashes of all that it is made of; one alone is taken as it is.
+    """
+    digest = parts[0] if len(parts) == 1 else fingerprint(list(parts))
+    _seen[module] = _Seen(digest, _probe(_weights(module)))
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """The hash of named tensors, taken as fp32.
+
+    Args:
+        tensors: on any device.
+    """
+    return _digest(tensors.items())
 
 
 def remember_files(module: nn.Module, folder: Path, variant: str | None = None) -> None:

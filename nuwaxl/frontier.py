@@ -4,11 +4,11 @@ Knows the order of segments and which wait for which; not how they run or what i
 """
 
 import heapq
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
 from torch import Tensor
@@ -37,37 +37,87 @@ class Request(Generic[ItemT]):
 class Frontier(Generic[ItemT]):
     """Where the making of a film stands; its size follows the look-ahead, not the film."""
 
+    num_workers: int = 0
+    """Batches that run beside the caller."""
     queue: deque[Request[ItemT]] = field(default_factory=deque)
     """Requests taken and not yet handed out."""
-    waiting: dict[str, SegmentJob] = field(default_factory=dict)
-    """Jobs by key, in the order wished for, sources before what needs them."""
     in_flight: dict[Future[Tensor], tuple[list[SegmentJob], Tensor]] = field(default_factory=dict)
     """Batches with a worker, and their given latents."""
     last_frames: dict[str, int] = field(default_factory=dict)
     """Last frame of every segment met and not yet passed, by key."""
+    _ready: dict[tuple[bool, int], list[tuple[int, int, SegmentJob]]] = field(default_factory=dict)
+    """By kind, heaps of jobs whose given frames exist, by urgency and number."""
+    _blocked: dict[str, tuple[int, SegmentJob, set[str]]] = field(default_factory=dict)
+    """The other jobs by key, each with its number and the keys that it waits for."""
+    _blocks: dict[str, list[str]] = field(default_factory=dict)
+    """Keys of the jobs that wait for a key."""
+    _unfinished: set[str] = field(default_factory=set)
+    """Keys of all jobs that wait or run."""
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    """Of jobs, in the order wished for."""
+
+    def want(self, job: SegmentJob) -> None:
+        """Have the job run when its given frames exist; what makes them is to be wanted before.
+
+        Args:
+            job: one that is not in the store, and was not wanted before.
+        """
+        sources = {source.key for source in job.sources if source is not None}
+        missing = sources & self._unfinished
+        self._unfinished.add(job.key)
+        number = next(self._numbers)
+        if missing:
+            self._blocked[job.key] = number, job, missing
+            for key in missing:
+                self._blocks.setdefault(key, []).append(job.key)
+        else:
+            self._make_ready(number, job)
 
     def next_batch(self, batch_size: int) -> list[SegmentJob]:
-        """Take the first job whose given frames exist, and others that can share its batch."""
-        unfinished = self._unfinished()
-        ready = (
-            job
-            for job in self.waiting.values()
-            if not any(source is not None and source.key in unfinished for source in job.sources)
-        )
-        first = next(ready, None)
-        if first is None:
+        """Take the first jobs whose given frames exist and that can share a batch.
+
+        Few jobs are shared out among all workers, rather than given to one of them in a full batch.
+
+        Args:
+            batch_size: at most so many jobs.
+        """
+        if not self._ready:
             return []
-        alike = (job for job in ready if _batch_kind(job) == _batch_kind(first))
-        batch = [first, *islice(alike, batch_size - 1)]
-        for job in batch:
-            del self.waiting[job.key]
+        kind = min(self._ready, key=lambda each: self._ready[each][0][:2])
+        heap = self._ready[kind]
+        size = min(batch_size, -(-len(heap) // max(1, self.num_workers)))
+        batch = [heapq.heappop(heap)[2] for _ in range(size)]
+        if not heap:
+            del self._ready[kind]
         return batch
+
+    def finish(self, key: str) -> None:
+        """Hear that a job's segment is in the store, and let go what waited for it alone.
+
+        Args:
+            key: of the job.
+        """
+        self._unfinished.discard(key)
+        for blocked in self._blocks.pop(key, ()):
+            number, job, missing = self._blocked[blocked]
+            missing.discard(key)
+            if not missing:
+                del self._blocked[blocked]
+                self._make_ready(number, job)
+
+    def _make_ready(self, number: int, job: SegmentJob) -> None:
+        # Jobs of one role and one number of frames can be one call of a model.
+        kind = job.segment.level == 0, len(job.segment.frames)
+        # Finer jobs wait for coarse ones: if those waited in display order for their turn, some of
+        # several workers would stand idle each time that the film leaves a coarse segment.
+        urgency = job.segment.level if self.num_workers > 1 else 0
+        entry = urgency, number, job
+        heapq.heappush(self._ready.setdefault(kind, []), entry)
 
     def next_finished(self, *, in_order: bool) -> Request[ItemT] | None:
         """Take the first request whose segments are made; in order, only the first of all."""
-        unfinished = self._unfinished()
-        for request in islice(self.queue, 1) if in_order else self.queue:
-            if unfinished.isdisjoint(request.jobs):
+        for request in itertools.islice(self.queue, 1) if in_order else self.queue:
+            if self._unfinished.isdisjoint(request.jobs):
                 self.queue.remove(request)
                 if not in_order:
                     # Nothing is passed in this order; from here on the store knows them.
@@ -90,10 +140,6 @@ class Frontier(Generic[ItemT]):
         for key in keys:
             del self.last_frames[key]
         return keys
-
-    def _unfinished(self) -> set[str]:
-        running = (job.key for jobs, _ in self.in_flight.values() for job in jobs)
-        return {*self.waiting, *running}
 
 
 def segment_requests(
@@ -119,7 +165,7 @@ def segment_requests(
         # Depth first is ascending by first frame, then level, so several films merge into one.
         jobs = heapq.merge(
             *(
-                _shown_jobs(plan, edit, _descend(timeline, _root(timeline), lowest))
+                _shown_jobs(plan, edit, _descend(timeline, timeline.root, lowest))
                 for edit in edits
                 for timeline in (plan.timeline_of(edit),)
             ),
@@ -150,7 +196,7 @@ def window_requests(
             for window in plan.timeline_of(edit).windows(first, last):
                 yield _window_request(plan, edit, window, first, last)
     else:
-        for window in _coarse_windows(timeline, _root(timeline), lowest):
+        for window in _coarse_windows(timeline, timeline.root, lowest):
             if window.frames[0] < end and window.shown[-1] >= start:
                 places, jobs = plan.places(window.frames, plan.num_edits)
                 yield Request(window, window.frames[0], {job.key: job for job in jobs}, places)
@@ -191,12 +237,6 @@ def _lowest_level(timeline: Timeline, max_level: int | None) -> int:
     return min(max_level, lowest)
 
 
-def _root(timeline: Timeline) -> Segment:
-    """The global segment, also when pinned frames leave it nothing to make."""
-    frames = timeline.keyframes
-    return Segment(0, 0, frames, tuple(timeline.is_pinned(frame) for frame in frames))
-
-
 def _descend(timeline: Timeline, segment: Segment, lowest: int) -> Iterator[Segment]:
     if segment.new_frames:
         yield segment
@@ -222,12 +262,10 @@ def _coarse_windows(timeline: Timeline, segment: Segment, lowest: int) -> Iterat
 
 def _coarse_window(timeline: Timeline, segment: Segment, start: int, end: int) -> Iterator[Window]:
     """The window of the segment's frames from `start` to `end`, if there is anything between."""
-    is_last = end == timeline.num_frames - 1
-    if start < end or timeline.num_frames == 1:
-        frames = tuple(sorted({start, end, *(f for f in segment.frames if start < f < end)}))
+    last_shown = timeline.num_frames - 1
+    is_last = end >= last_shown
+    if start < min(end, last_shown) or last_shown == 0:
+        between = (frame for frame in segment.frames if start < frame < end)
+        frames = tuple(sorted({start, *between, end}))
+        frames = tuple(frame for frame in frames if frame <= last_shown)
         yield Window(frames, len(frames) if is_last else len(frames) - 1)
-
-
-def _batch_kind(job: SegmentJob) -> tuple[bool, int]:
-    """Jobs of one role and one number of frames can be one call of a model."""
-    return job.segment.level == 0, len(job.segment.frames)

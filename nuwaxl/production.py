@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
+from nuwaxl.backend_pipeline import BackendPipeline
 from nuwaxl.coarse_to_fine import OnSegment, SegmentJob
 from nuwaxl.film import Film, to_picture
 from nuwaxl.frontier import segment_requests
@@ -22,6 +23,8 @@ from nuwaxl.project import FilmState, Project
 class Forecast:
     """What would be run now."""
 
+    keys: frozenset[str]
+    """Of these runs."""
     runs_per_level: Mapping[int, int]
     """Level -> runs, coarse levels first."""
     num_for_last_edit: int
@@ -38,7 +41,7 @@ class Forecast:
 def open_film(
     project: Project,
     state: FilmState,
-    pipeline: LongVideoPipeline,
+    pipeline: LongVideoPipeline | BackendPipeline,
     *,
     batch_size: int | None = None,
     executor: ExecutorFactory | None = None,
@@ -93,6 +96,7 @@ def forecast(
     plan = film.orchestrator.plan
     jobs = list(film.orchestrator.missing(start, stop, max_level=max_level))
     return Forecast(
+        keys=frozenset(job.key for job in jobs),
         runs_per_level=dict(sorted(Counter(job.segment.level for job in jobs).items())),
         num_for_last_edit=sum(job.edit == plan.num_edits for job in jobs),
         num_segments=plan.timeline.num_segments,
@@ -120,8 +124,8 @@ def held_frames(
         if held is not None:
             yield from (held[1] for _ in range(held[0], frame))
         held = frame, to_picture(pixels)
-    assert held is not None, "a film has a last frame, and it is a keyframe"
-    yield held[1]
+    assert held is not None, "a film has a first frame, and it is a keyframe"
+    yield from (held[1] for _ in range(held[0], film.timeline.num_frames))
 
 
 def keyframes(

@@ -218,6 +218,7 @@ class Project:
             jobs: of the film as it is now.
             fps: frames per second.
         """
+        place = (self.segments or _SEGMENTS).rstrip("/")
         hidden = self.folder / ".segments.tsv.part"
         with hidden.open("w", encoding="utf-8") as file:
             file.write("level\tframes\tmade\tstart_s\tend_s\tseed\tedit\tfile\tprompts\n")
@@ -232,7 +233,7 @@ class Project:
                     f"{frames[-1] / fps:g}",
                     job.seed,
                     job.edit,
-                    f"segments/{job.key[:2]}/{job.key}.safetensors",
+                    f"{place}/{job.key[:2]}/{job.key}.safetensors",
                     " ".join(prompts.split()),
                 )
                 file.write("\t".join(map(str, fields)) + "\n")

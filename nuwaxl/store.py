@@ -6,8 +6,11 @@ Knows keys and tensors, not frame numbers, prompts or models.
 import threading
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
+
+from nuwaxl.unit_scale import to_eight_bit, to_unit_scale
 
 
 class FrameMissingError(KeyError):
@@ -26,7 +29,7 @@ class SegmentStore(Protocol):
         """Whether the segment is finished and can be read."""
         ...
 
-    def get(self, key: str) -> Float[Tensor, "frames channels height width"]:
+    def get(self, key: str) -> Shaped[Tensor, "frames channels height width"]:
         """The segment's latents; not to be changed in place.
 
         Raises:
@@ -34,7 +37,7 @@ class SegmentStore(Protocol):
         """
         ...
 
-    def put(self, key: str, latents: Float[Tensor, "frames channels height width"]) -> None:
+    def put(self, key: str, latents: Shaped[Tensor, "frames channels height width"]) -> None:
         """Keep a finished segment; a key that is already there stays as it is."""
         ...
 
@@ -78,7 +81,7 @@ class MemoryStore:
         """Bytes of latents held."""
         return self._num_bytes
 
-    def get(self, key: str) -> Float[Tensor, "frames channels height width"]:
+    def get(self, key: str) -> Shaped[Tensor, "frames channels height width"]:
         """The segment's latents themselves, not a copy; not to be changed in place.
 
         Raises:
@@ -91,7 +94,7 @@ class MemoryStore:
                 f"Segment {key[:12]} is not in the store: it has not run or was released."
             ) from None
 
-    def put(self, key: str, latents: Float[Tensor, "frames channels height width"]) -> None:
+    def put(self, key: str, latents: Shaped[Tensor, "frames channels height width"]) -> None:
         """Keep a finished segment; a key that is already there stays as it is."""
         with self._lock:
             if key not in self._latents:
@@ -115,3 +118,45 @@ class MemoryStore:
         with self._lock:
             self._latents.clear()
             self._num_bytes = 0
+
+
+class EightBitStore:
+    """Keeps latents that are 8-bit pixels at unit scale as these 8 bits: a quarter of the space.
+
+    Args:
+        store: where they are kept.
+    """
+
+    def __init__(self, store: SegmentStore) -> None:
+        self.store = store
+
+    def __contains__(self, key: str) -> bool:
+        """Whether the segment is finished and can be read."""
+        return key in self.store
+
+    def get(self, key: str) -> Float[Tensor, "frames channels height width"]:
+        """The segment's latents, in fp32.
+
+        Raises:
+            FrameMissingError: the store does not hold this key.
+        """
+        return to_unit_scale(self.store.get(key))
+
+    def put(self, key: str, latents: Float[Tensor, "frames channels height width"]) -> None:
+        """Keep a finished segment; a key that is already there stays as it is.
+
+        Raises:
+            ValueError: the latents are not 8-bit pixels, so that they would come back changed.
+        """
+        pixels = to_eight_bit(latents)
+        if not torch.equal(to_unit_scale(pixels), latents.float()):
+            raise ValueError("`latents` must be 8-bit pixels at unit scale to be kept as such.")
+        self.store.put(key, pixels)
+
+    def discard(self, key: str) -> None:
+        """Forget the segment; nothing happens when it is not there."""
+        self.store.discard(key)
+
+    def release(self, key: str) -> None:
+        """Hear that the film being made needs this segment no more."""
+        self.store.release(key)

@@ -1,9 +1,11 @@
 import errno
 import logging
 import multiprocessing
+import os
 import threading
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
 from oracle import LinearModel, film, orchestrate
@@ -21,7 +23,7 @@ def latents(value: float = 1.0) -> torch.Tensor:
     return torch.full((3, 2, 4, 4), float(value))
 
 
-def make(folder: Path, model: LinearModel | None = None) -> dict[int, torch.Tensor]:
+def make(folder: Path | str, model: LinearModel | None = None) -> dict[int, torch.Tensor]:
     model = model or LinearModel()
     return film(orchestrate(SMALL, LocalExecutor(model), DiskStore(folder), model=model))
 
@@ -137,6 +139,55 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(tmp_path: Path):
     model = LinearModel()
     assert same(make(tmp_path / "segments", model), whole)
     assert model.num_runs == SMALL.num_segments - 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_device_that_is_really_full_leaves_nothing_under_the_key(tmp_path: Path):
+    store = DiskStore(tmp_path)
+    final = Path(store.path(KEY))
+    final.parent.mkdir(parents=True)
+    # Where the store writes before it renames: every byte then goes to a device without room.
+    part = final.with_name(f".{KEY}.{os.getpid()}.{threading.get_ident()}.part")
+    part.symlink_to("/dev/full")
+    with pytest.raises(StoreWriteError, match=r"No space left on device.*make space and run"):
+        store.put(KEY, latents())
+    assert list(tmp_path.rglob("*.*")) == []
+    assert KEY not in store
+    store.put(KEY, latents())
+    assert torch.equal(DiskStore(tmp_path).get(KEY), latents())
+
+
+def test_a_torn_line_of_the_list_costs_no_other_line(tmp_path: Path, caplog):
+    DiskStore(tmp_path).put(KEY, latents())
+    with (tmp_path / MADE).open("a") as file:
+        file.write("2026-01-01T00:00:00+00:00\tcd00")  # what a kill left
+    other = "ef" + KEY[2:]
+    DiskStore(tmp_path).put(other, latents())
+    Path(DiskStore(tmp_path).path(other)).unlink()
+    with caplog.at_level(logging.WARNING):
+        assert other not in DiskStore(tmp_path)
+    assert "is gone" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut in its values", "a bit of its values"])
+def test_a_damaged_object_of_a_bucket_is_named_and_made_again(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+):
+    bucket = f"memory://{tmp_path.name}/segments"
+    files = fsspec.filesystem("memory")
+    whole = make(bucket)
+    path = DiskStore(bucket).path(sorted(DiskStore(bucket).keys())[2])
+    before = files.cat_file(path)
+    local = tmp_path / "object"
+    local.write_bytes(before)
+    DAMAGES[damage](local)
+    files.pipe_file(path, local.read_bytes())
+    model = LinearModel()
+    with caplog.at_level(logging.WARNING):
+        assert same(make(bucket, model), whole)
+    assert f"{path} is damaged" in caplog.text
+    assert model.num_runs == 1
+    assert files.cat_file(path) == before
 
 
 def test_half_written_files_are_swept(tmp_path: Path):

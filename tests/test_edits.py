@@ -265,3 +265,53 @@ def test_edits_work_across_the_old_end_of_a_longer_film():
 def test_edits_that_cannot_be_are_refused(edit, line):
     with pytest.raises(ValueError, match=line):
         Studio(SMALL).plan([edit], LinearModel())
+
+
+# ---- What keeps its key, as docs/projects.md says -------------------------------------------
+
+
+def keys(timeline: Timeline = SMALL, *edits: Edit, max_level: int | None = None, **changes) -> set:
+    plan = Studio(timeline).plan(edits, SensitiveModel(), **changes)
+    return {job.key for job in plan.missing(max_level=max_level)}
+
+
+def test_deepening_keeps_every_run():
+    levels = [keys(max_level=level) for level in (0, 1, None)]
+    assert [len(each) for each in levels] == [1, 5, 21]
+    assert levels[0] < levels[1] < levels[2]
+
+
+@pytest.mark.parametrize(
+    ("timeline", "changes"),
+    [
+        (Timeline(257, 5), {}),  # more frames, as deep a tree as they need
+        (Timeline(66, 5), {}),  # one frame more
+        (Timeline(65, 5, depth=4), {}),
+        (Timeline(65, 9), {}),
+        (SMALL, {"fps": 12}),
+        (SMALL, {"seed": 1}),
+        (SMALL, {"sampling": "30 steps"}),
+    ],
+)
+def test_another_film_from_the_start_keeps_no_run(timeline: Timeline, changes: dict):
+    assert keys().isdisjoint(keys(timeline, **changes))
+
+
+def test_another_story_from_the_start_keeps_what_is_not_below_a_run_that_reads_it():
+    between_keyframes = DOG.with_prompt(50 / 8, 60 / 8, "a cat sleeps")  # 48 and 64
+    kept = keys() & keys(story=between_keyframes)
+    assert len(kept) == 21 - 1 - 4, "all but the run of 48 to 64 and those below it"
+    at_a_keyframe = DOG.with_prompt(48 / 8, 49 / 8, "a cat sleeps")
+    assert keys().isdisjoint(keys(story=at_a_keyframe))
+
+
+def test_extending_again_and_again_runs_no_old_run():
+    studio = Studio(SMALL)
+    studio.make()
+    edits: list[Edit] = []
+    for old, num_frames in ((65, 66), (66, 100), (100, 257)):
+        edits.append(longer(num_frames, old))
+        known = set(studio.store._latents)
+        runs = studio.make(*edits)[1]
+        assert runs == len(set(studio.store._latents) - known) > 0
+        assert known < set(studio.store._latents)

@@ -91,6 +91,35 @@ def test_every_device_s_way_to_say_out_of_memory_is_understood(error):
     assert LocalExecutor(Small(), batch_size=2).generate(jobs, given).shape == given.shape
 
 
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
+def test_a_device_that_really_runs_out_of_memory_is_understood(device):
+    class Hungry(LinearModel):
+        def generate(self, jobs, given_latents):
+            if len(jobs) > 2:
+                torch.empty(2**50, device=device)
+            return super().generate(jobs, given_latents)
+
+    whole = stacked(film(orchestrate(TIMELINE)))
+    models = [Hungry(), Hungry()]
+    with closing(ThreadedExecutor(models, batch_size=8)) as executor:
+        assert torch.equal(stacked(film(orchestrate(TIMELINE, executor))), whole)
+    assert sum(model.num_runs for model in models) == 21
+    assert max(len(call) for model in models for call in model.calls) == 2
+
+
+def test_a_batch_too_large_for_one_replica_is_run_there_in_parts():
+    small, large = LinearModel(max_batch=1), LinearModel()
+    with closing(ThreadedExecutor([small, large], batch_size=4)) as executor:
+        whole = stacked(film(orchestrate(TIMELINE, executor)))
+        assert executor.batch_size == 4
+    assert torch.equal(whole, stacked(film(orchestrate(TIMELINE))))
+    assert small.num_runs + large.num_runs == 21
+    assert max(map(len, large.calls)) > 1
+
+
 def test_one_segment_too_large_is_said_clearly():
     executor = LocalExecutor(LinearModel(max_batch=0), batch_size=4)
     with pytest.raises(SegmentTooLargeError, match=r"One segment of 5 frames .* use a smaller"):
@@ -203,6 +232,15 @@ def test_measuring_ends_where_memory_does():
     film(orchestrate(Timeline(1025, 5), executor, model=model))
     assert executor.batch_size <= 4
     assert model.num_runs == Timeline(1025, 5).num_segments
+
+
+def test_replicas_measure_too():
+    models = [LinearModel(max_batch=6), LinearModel(max_batch=6)]
+    with closing(ThreadedExecutor(models, max_batch_size=64)) as executor:
+        made = film(orchestrate(Timeline(257, 5), executor))
+        assert 1 <= executor.batch_size <= 6
+    assert len(made) == 257
+    assert sum(model.num_runs for model in models) == Timeline(257, 5).num_segments
 
 
 def test_the_largest_batch_size_is_not_less_than_the_first():

@@ -1,19 +1,14 @@
 import json
-import multiprocessing
-import time
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
+from shell import FIXED, HERE, Shell, changed, runs_made, will_run
 from tiny import tiny_pipeline
 
-from nuwaxl.cli import main
-from nuwaxl.folder_lock import FolderLock
 from nuwaxl.video import probe, read_video
-
-FIXED = ("--length", "40", "--steps", "1")
-HERE = ("--device", "cpu", "--dtype", "float32", "--batch-size", "4")
 
 
 @pytest.fixture(scope="module")
@@ -21,35 +16,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("checkpoint")
     tiny_pipeline(segment_length=4).save_pretrained(folder)
     return str(folder)
-
-
-class Shell:
-    """Runs commands in an empty folder; films are PNG folders, so that pixels can be compared."""
-
-    def __init__(self, checkpoint: str, folder: Path, capsys: pytest.CaptureFixture[str]):
-        self.checkpoint, self.folder, self.capsys = checkpoint, folder, capsys
-
-    def __call__(self, *argv: str, code: int = 0) -> str:
-        got = main([str(part) for part in argv])
-        shown = self.capsys.readouterr()
-        assert got == code, shown.err
-        if code:
-            assert shown.err.count("\n") == 1, shown.err
-            return shown.err
-        return shown.out
-
-    def begin(self, *argv: str, **changes: int) -> str:
-        return self(
-            *("generate", "--project", "film", "-o", "png", "--prompt", "a dog runs"),
-            *("--model", self.checkpoint, *FIXED, *HERE, *argv),
-            **changes,
-        )
-
-    def frames(self, where: str = "png") -> np.ndarray:
-        return np.stack([np.asarray(Image.open(p)) for p in sorted(Path(where).glob("*.png"))])
-
-    def segments(self) -> set[str]:
-        return {path.name for path in Path("film/segments").glob("*/*.safetensors")}
 
 
 @pytest.fixture
@@ -61,18 +27,6 @@ def shell(
 ) -> Shell:
     monkeypatch.chdir(tmp_path)
     return Shell(checkpoint, tmp_path, capsys)
-
-
-def changed(before: np.ndarray, after: np.ndarray) -> list[int]:
-    return [i for i in range(len(before)) if not np.array_equal(before[i], after[i])]
-
-
-def will_run(out: str) -> int:
-    return int(out.split("will run ")[1].split(" ")[0])
-
-
-def runs_made(out: str) -> int:
-    return int(out.rsplit(" fps, ", 1)[1].split(" runs")[0])
 
 
 def test_a_folder_keeps_the_film_what_it_shows_and_how_it_was_made(shell: Shell):
@@ -206,6 +160,41 @@ def test_preview_and_clip_run_only_what_they_need(shell: Shell):
     assert "`--at`" in shell("clip", "film", "--at", "9s", code=2)
 
 
+def test_a_coarse_film_is_the_beginning_of_the_whole_one(shell: Shell):
+    """`--max-level 1` shows the frames of two levels; the whole film then runs the others only."""
+    coarse = will_run(shell.begin("--max-level", "1"))
+    levels = [
+        int(row.split("\t")[0]) for row in Path("film/segments.tsv").read_text().splitlines()[1:]
+    ]
+    assert coarse == sum(level <= 1 for level in levels) == len(shell.segments())
+    held = shell.frames()
+    shown = [at for at in range(40) if at == 0 or not np.array_equal(held[at], held[at - 1])]
+    assert will_run(shell.begin("--max-level", "1")) == 0
+    assert runs_made(shell.begin()) == len(levels) - coarse
+    whole = shell.frames()
+    # A keyframe inside a window has neighbours in the whole film that the coarse one has not, of
+    # which the decoder may take account: the same latents, nearly the same pixels.
+    assert 4 < len(shown) < 40
+    assert np.abs(whole[shown].astype(int) - held[shown]).mean() < 8
+
+
+def test_a_bucket_keeps_the_segments(shell: Shell):
+    address = f"memory://{shell.folder.name}/segments"
+    num_runs = runs_made(shell.begin("--store", address))
+    assert not Path("film/segments").exists()
+    before = shell.frames()
+    assert runs_made(shell("generate", "--project", "film", *HERE)) == 0
+    rows = Path("film/segments.tsv").read_text().splitlines()[1:]
+    victim = max(rows, key=lambda row: int(row[0])).split("\t")[7]
+    assert victim.startswith(address)
+    files = fsspec.filesystem("memory")
+    assert len(files.find(address)) == num_runs
+    files.rm_file(victim)
+    out = shell("generate", "--project", "film", *HERE)
+    assert will_run(out) == runs_made(out) == 1
+    assert changed(before, shell.frames()) == []
+
+
 def test_many_workers_make_the_same_film(shell: Shell):
     shell.begin()
     before = shell.frames()
@@ -215,70 +204,6 @@ def test_many_workers_make_the_same_film(shell: Shell):
     assert np.abs(before.astype(int) - shell.frames("again")).max() <= 1
     assert "`--executor` must be" in shell.begin("--executor", "rai", code=2)
     assert "`--workers`" in shell.begin("--workers", "0", code=2)
-
-
-def test_a_killed_film_goes_on_from_where_it_was(shell: Shell, checkpoint: str):
-    """Kills a process of its own at several moments; of each, the run in flight is lost at most."""
-    argv = ["generate", "--project", "film", "-o", "png", "--prompt", "a dog runs", "--model"]
-    argv += [checkpoint, *FIXED, "--device", "cpu", "--dtype", "float32", "--batch-size", "1"]
-    for stop_after in (1, 3, 8):
-        process = multiprocessing.get_context("fork").Process(target=main, args=(argv,))
-        process.start()
-        while len(shell.segments()) < stop_after and process.is_alive():
-            time.sleep(0.002)
-        process.kill()
-        process.join()
-    num_kept = len(shell.segments())
-    assert num_kept >= 8
-    out = shell(*argv)
-    assert will_run(out) == runs_made(out) == len(shell.segments()) - num_kept
-    whole = shell.frames()
-    fresh = list(argv)
-    fresh[2], fresh[4] = "fresh", "fresh_png"
-    shell(*fresh)
-    assert changed(whole, shell.frames("fresh_png")) == []
-    assert not list(Path("film").rglob("*.part"))
-
-
-def test_the_second_process_is_refused(shell: Shell):
-    shell.begin()
-    context = multiprocessing.get_context("fork")
-    held, done = context.Event(), context.Event()
-
-    def hold() -> None:
-        with FolderLock(Path("film")):
-            held.set()
-            done.wait()
-
-    process = context.Process(target=hold)
-    process.start()
-    held.wait()
-    error = shell("edit", "film", "--at", "1s..2s", "--prompt", "a cat", *HERE, code=2)
-    assert f"film is in use by process {process.pid}" in error
-    done.set()
-    process.join()
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
-def test_what_breaks_off_says_what_is_kept_and_how_to_go_on(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch, error: BaseException
-):
-    from nuwaxl.disk_store import DiskStore
-
-    write = DiskStore._write
-
-    def break_off(store: DiskStore, path: str, content: bytes) -> None:
-        if len(shell.segments()) == 5:
-            raise error
-        write(store, path, content)
-
-    monkeypatch.setattr(DiskStore, "_write", break_off)
-    line = shell.begin("--batch-size", "1", code=130 if isinstance(error, KeyboardInterrupt) else 1)
-    assert "runs were done and are kept; `nuwaxl generate --project film` goes on." in line
-    monkeypatch.setattr(DiskStore, "_write", write)
-    out = shell("generate", "--project", "film", *HERE)
-    assert runs_made(out) == len(shell.segments()) - 5
-    assert len(shell.frames()) == 40
 
 
 BAD_INPUT = [

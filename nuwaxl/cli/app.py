@@ -10,8 +10,11 @@ import nuwaxl
 from nuwaxl.cli.assemble import assemble
 from nuwaxl.cli.errors import INTERRUPTED, CommandError, usage_line
 from nuwaxl.cli.evaluate import evaluate
+from nuwaxl.cli.finish import finish
 from nuwaxl.cli.generate import generate
+from nuwaxl.cli.init import init
 from nuwaxl.cli.plan import plan
+from nuwaxl.cli.prepare import prepare
 from nuwaxl.cli.project import edit, extend, log, pin, reroll, undo
 from nuwaxl.cli.train import train
 from nuwaxl.cli.views import clip, preview
@@ -42,6 +45,7 @@ def _nuwaxl(
 
 
 app.command()(generate)
+app.command()(finish)
 app.command()(plan)
 app.command()(preview)
 app.command()(clip)
@@ -51,6 +55,8 @@ app.command()(pin)
 app.command()(extend)
 app.command()(log)
 app.command()(undo)
+app.command()(prepare)
+app.command()(init)
 app.command()(train)
 app.command()(assemble)
 app.command()(evaluate)

@@ -1,5 +1,6 @@
 """`--executor` and `--workers`: where the runs happen."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from nuwaxl.config import nearest
@@ -10,7 +11,9 @@ if TYPE_CHECKING:
 
 EXECUTORS = ("local", "ray")
 DEFAULT_BATCH = 8
-"""Segments in one call of a worker's model, unless the user says."""
+"""Segments in one call of a worker's model on a CPU, unless the user says."""
+FIRST_BATCH, MAX_BATCH = 16, 128
+"""On an accelerator, where the measuring of batch sizes begins and ends."""
 
 
 def executor_factory(name: str, workers: int, batch_size: int | None) -> "ExecutorFactory | None":
@@ -19,7 +22,7 @@ def executor_factory(name: str, workers: int, batch_size: int | None) -> "Execut
     Args:
         name: one of `EXECUTORS`.
         workers: copies of the model.
-        batch_size: segments in one call; None: 8.
+        batch_size: segments in one call; None: 8 on a CPU, else found by measuring.
 
     Raises:
         ValueError: an unknown name, no worker, or Ray is not installed.
@@ -31,7 +34,14 @@ def executor_factory(name: str, workers: int, batch_size: int | None) -> "Execut
         )
     if workers < 1:
         raise ValueError(f"`--workers` must be 1 or more, got {workers}.")
-    size = batch_size or DEFAULT_BATCH
+
+    def sizes_for(model: Any) -> tuple[int, int | None]:
+        # Pretrained pipelines make one clip at a time.
+        most = getattr(model, "max_batch_size", sys.maxsize)
+        if batch_size is not None or model.device.type == "cpu":
+            return min(batch_size or DEFAULT_BATCH, most), None
+        return min(FIRST_BATCH, most), min(MAX_BATCH, most)
+
     if name == "ray":
         from importlib.util import find_spec
 
@@ -41,7 +51,8 @@ def executor_factory(name: str, workers: int, batch_size: int | None) -> "Execut
         def on_ray(model: Any) -> "Executor":
             from nuwaxl.ray_executor import RayExecutor
 
-            return RayExecutor(model, num_workers=workers, batch_size=size)
+            size, most = sizes_for(model)
+            return RayExecutor(model, num_workers=workers, batch_size=size, max_batch_size=most)
 
         return on_ray
     if workers == 1:
@@ -53,6 +64,7 @@ def executor_factory(name: str, workers: int, batch_size: int | None) -> "Execut
 
         devices = devices_like(model.device, workers)
         replicas = [model, *(model.replica(device) for device in devices[1:])]
-        return ThreadedExecutor(replicas, batch_size=size)
+        size, most = sizes_for(model)
+        return ThreadedExecutor(replicas, batch_size=size, max_batch_size=most)
 
     return on_replicas

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import nuwaxl
+from nuwaxl.cli import finishing as panel
 from nuwaxl.cli import options
 from nuwaxl.cli.errors import FAILURE, INTERRUPTED, CommandError, user_errors
 from nuwaxl.cli.executors import executor_factory
-from nuwaxl.cli.making import Show, load_pipeline, with_progress, write_film, write_picture
-from nuwaxl.cli.plan import spell_time
+from nuwaxl.cli.finishing import Finishing, write_finished
+from nuwaxl.cli.lora import check_lora
+from nuwaxl.cli.making import Show, load_pipeline, with_progress, write_picture
+from nuwaxl.cli.plan import spell_count, spell_time
 from nuwaxl.cli.producing import Running
 from nuwaxl.cli.project_film import is_default_output, make_project, tells_a_film
 from nuwaxl.cli.request import FilmRequest, check_bundled, check_sheet, check_size, resolve_request
@@ -23,6 +26,7 @@ from nuwaxl.project import Project
 if TYPE_CHECKING:
     import numpy as np
 
+    from nuwaxl.backend_pipeline import BackendPipeline
     from nuwaxl.pipeline import LongVideoPipeline
 
 BUNDLED_WORLD = Path(nuwaxl.__file__).parent / "weights" / "toon" / "world.json"
@@ -52,6 +56,14 @@ def generate(
     negative_prompt: options.NegativePrompt = None,
     scheduler: options.Scheduler = None,
     model: options.Model = None,
+    lora: options.Lora = None,
+    checkpoint: options.Checkpoint = None,
+    global_model: options.GlobalModel = None,
+    local_model: options.LocalModel = None,
+    size: options.Size = None,
+    segment_length: options.SegmentLength = None,
+    quantize: options.Quantize = None,
+    offload: options.Offload = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
@@ -63,6 +75,14 @@ def generate(
     max_level: options.MaxLevel = None,
     executor: options.Executor = "local",
     workers: options.Workers = 1,
+    interpolate: panel.Interpolate = None,
+    deflicker: panel.Deflicker = None,
+    upscale: panel.Upscale = None,
+    upscaler: panel.Upscaler = None,
+    subtitles: panel.Subtitles = False,
+    burn_captions: panel.BurnCaptions = False,
+    font: panel.Font = None,
+    audio: panel.Audio = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Make even a very long film.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
@@ -71,13 +91,17 @@ def generate(
     values = dict(locals())  # nothing but the arguments yet
     with user_errors(options.option_names(values)):
         factory = executor_factory(executor, workers, batch_size)
+        finishing = Finishing.of(values)
         options.check_project(project, store, max_level)
+        if max_level is not None and interpolate is not None:
+            raise ValueError("give either `--max-level` or `--interpolate`, not both.")
         folder = None if project is None else Project(project, segments=store)
         goes_on = folder is not None and not folder.is_new
         if goes_on and not tells_a_film(values, options.SETTINGS):
             request = None
             settings = load_config(GenerateConfig, overrides=options.overrides(values))
             check_files(settings, overwrite=True)
+            finishing.check(settings.output, fps=settings.fps)
         else:
             request = resolve_request(
                 prompts=prompt,
@@ -91,9 +115,18 @@ def generate(
             own = folder is not None and (goes_on or is_default_output(settings))
             check_size(request, confirmed=yes)
             check_files(settings, overwrite=overwrite or own)
-            check_bundled(settings.model)
+            finishing.check(settings.output, fps=settings.fps, overwrite=overwrite or own)
+            check_bundled(settings.model, request.backends)
+            check_lora(settings.lora, pretrained=request.backends is not None)
     running = Running(
-        settings.device, settings.dtype, settings.batch_size, quiet, factory, max_level
+        settings.device,
+        settings.dtype,
+        settings.batch_size,
+        quiet,
+        factory,
+        max_level,
+        settings.offload,
+        finishing,
     )
     if folder is None:
         assert request is not None
@@ -110,16 +143,18 @@ def make_project_film(
     Raises:
         CommandError: it broke off; what was run is kept in the folder.
     """
-    if request is not None and settings.model is None and not running.quiet:
+    told = request is not None and request.is_bundled and not request.config.lora
+    if request is not None and told and not running.quiet:
         _note_unknown_words(request)
     with user_errors():
         if not is_default_output(settings):
             folder = Project(folder.folder, segments=folder.segments, output=settings.output)
         num_frames = request.num_frames if request else folder.current.state.frames_now
+        num_frames = running.finishing.num_frames(num_frames)
     kept = frozenset(_sheet_indices(num_frames)) if settings.contact_sheet else frozenset()
     state, sheet = make_project(folder, request, running, keep=kept)
     if settings.contact_sheet is not None:
-        _write_sheet(settings.contact_sheet, state.fps, sheet)
+        _write_sheet(settings.contact_sheet, running.finishing.fps(state.fps), sheet)
 
 
 def check_files(config: GenerateConfig, *, overwrite: bool) -> None:
@@ -145,32 +180,43 @@ def make_film(request: FilmRequest, running: Running, *, overwrite: bool) -> Non
         CommandError: the run failed or was stopped; no file has the final name then.
     """
     started = time.monotonic()
-    config = request.config
-    if config.model is None and not running.quiet:
+    config, finishing = request.config, running.finishing
+    num_frames, fps = finishing.num_frames(request.num_frames), finishing.fps(config.fps)
+    if request.is_bundled and not config.lora and not running.quiet:
         _note_unknown_words(request)
     try:
-        frames = _stream(request, load_pipeline(config), running)
-        sheet = write_film(
+        pipeline = load_pipeline(config)
+        sheet = write_finished(
             config.output,
-            config.fps,
-            with_progress(frames, request.num_frames, Show(running.quiet)),
+            fps,
+            with_progress(_stream(request, pipeline, running), num_frames, Show(running.quiet)),
+            finishing,
+            request.storyline,
             overwrite=overwrite,
-            keep=_sheet_indices(request.num_frames) if config.contact_sheet else (),
+            device=config.device,
+            dtype=config.dtype,
+            keep=_sheet_indices(num_frames) if config.contact_sheet else (),
         )
         if config.contact_sheet is not None:
-            _write_sheet(config.contact_sheet, config.fps, sheet)
+            _write_sheet(config.contact_sheet, fps, sheet)
     except KeyboardInterrupt:
         raise CommandError(
             f"stopped; {request.config.output} was not written.", INTERRUPTED
         ) from None
     except OSError as error:
         raise CommandError(f"{request.config.output} was not written: {error}.", FAILURE) from error
+    except RuntimeError as error:
+        from nuwaxl.executors import SegmentTooLargeError, WorkerLostError
+
+        if not isinstance(error, SegmentTooLargeError | WorkerLostError):
+            raise
+        raise CommandError(f"{request.config.output} was not written: {error}", FAILURE) from error
     if not running.quiet:
         taken = time.monotonic() - started
         typer.echo(
-            f"{request.config.output}: {request.num_frames:,} frames, "
-            f"{spell_time(request.duration)} at {request.config.fps:g} fps, from "
-            f"{request.timeline.num_segments:,} runs in {spell_time(taken)}"
+            f"{request.config.output}: {spell_count(num_frames, 'frame')}, "
+            f"{spell_time(request.duration)} at {fps:g} fps, from "
+            f"{spell_count(request.timeline.num_segments, 'run')} in {spell_time(taken)}"
         )
 
 
@@ -193,7 +239,7 @@ def _note_unknown_words(request: FilmRequest) -> None:
 
 
 def _stream(
-    request: FilmRequest, pipeline: "LongVideoPipeline", running: Running
+    request: FilmRequest, pipeline: "LongVideoPipeline | BackendPipeline", running: Running
 ) -> Iterator["np.ndarray"]:
     config = request.config
     assert request.storyline is not None, "`resolve_request` asks for a prompt"
@@ -209,12 +255,7 @@ def _stream(
             executor=running.executor,
         )
     with film:
-        if running.max_level is None:
-            yield from film.frames()
-        else:
-            from nuwaxl.production import held_frames
-
-            yield from held_frames(film, running.max_level)
+        yield from running.frames(film)
 
 
 def _sheet_indices(num_frames: int) -> set[int]:

@@ -2,17 +2,21 @@
 
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nuwaxl.cli.errors import CommandError
+from nuwaxl.backends.catalogue import BackendChoice
+from nuwaxl.cli.errors import CommandError, user_errors
+from nuwaxl.cli.request import backends_of
 from nuwaxl.config import GenerateConfig
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from nuwaxl.backend_pipeline import BackendPipeline
     from nuwaxl.pipeline import LongVideoPipeline
 
 
@@ -28,14 +32,14 @@ class Show:
         return not self.quiet and sys.stderr.isatty()
 
 
-def load_pipeline(config: GenerateConfig) -> "LongVideoPipeline":
-    """The model on its device.
+def load_pipeline(config: GenerateConfig) -> "LongVideoPipeline | BackendPipeline":
+    """The model on its device; a pretrained one loads its weights with its first run.
 
     Args:
         config: model, device and dtype count.
 
     Raises:
-        CommandError: the device cannot be used here.
+        CommandError: the device cannot be used here, or a pretrained model cannot do its part.
     """
     import diffusers
     import torch
@@ -46,20 +50,48 @@ def load_pipeline(config: GenerateConfig) -> "LongVideoPipeline":
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
+    backends = backends_of(config)
+    if backends is not None:
+        return _load_backends(config, backends)
     dtype = None if config.dtype == "auto" else getattr(torch, config.dtype)
     pipeline = LongVideoPipeline.from_pretrained(config.model, dtype=dtype)
-    try:
+    with _device_errors(config.device):
         pipeline.to(best_device() if config.device == "auto" else config.device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise CommandError(f"`--device` {config.device} cannot be used here: {reason}") from error
+    for lora in config.lora:
+        pipeline.load_lora_weights(lora)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
+def _load_backends(config: GenerateConfig, backends: BackendChoice) -> "BackendPipeline":
+    import diffusers
+    import torch
+    import transformers
+
+    from nuwaxl.backend_pipeline import BackendPipeline
+    from nuwaxl.backends.loading import LoadSettings
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+    with user_errors({"offload": "--offload", "quantize": "--quantize"}):
+        with _device_errors(config.device):
+            settings = LoadSettings(config.device, config.dtype, config.offload)
+            torch.empty(0, device=settings.torch_device)
+        return BackendPipeline(backends, settings)
+
+
+@contextmanager
+def _device_errors(device: str) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CommandError(f"`--device` {device} cannot be used here: {reason}") from error
+
+
 def with_progress(
     frames: Iterable["np.ndarray"], num_frames: int, show: Show
-) -> Iterator["np.ndarray"]:
+) -> Generator["np.ndarray", None, None]:
     """Pass frames on, with a bar on stderr: frames done and time left.
 
     Args:
@@ -91,7 +123,7 @@ def with_progress(
 def write_film(
     path: str | os.PathLike[str],
     fps: float,
-    frames: Iterable["np.ndarray"],
+    frames: Generator["np.ndarray", None, None],
     *,
     overwrite: bool,
     keep: Collection[int] = (),
@@ -101,7 +133,7 @@ def write_film(
     Args:
         path: of the film.
         fps: frames per second.
-        frames: in display order.
+        frames: in display order; closed when they break off, so that what runs is kept.
         overwrite: replace what is there.
         keep: numbers of frames to return.
 
@@ -111,7 +143,10 @@ def write_film(
     from nuwaxl.video import VideoWriter
 
     kept = []
-    with VideoWriter(os.fspath(path), fps, overwrite=overwrite) as writer:
+    with (
+        closing(frames),
+        VideoWriter(os.fspath(path), fps, overwrite=overwrite) as writer,
+    ):
         for index, frame in enumerate(frames):
             writer.write(frame)
             if index in keep:

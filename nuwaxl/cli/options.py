@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nuwaxl.backends.catalogue import BACKENDS, OFFLOADS, QUANTIZATIONS
 from nuwaxl.sampling import SCHEDULERS
 
 
@@ -132,9 +133,18 @@ Scheduler = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        metavar="FOLDER",
-        help="A checkpoint saved by save_pretrained.",
+        metavar="NAME",
+        help=f"A folder saved by save_pretrained, or a pretrained model: {', '.join(BACKENDS)}.",
         show_default="the bundled model",
+        rich_help_panel=RUNNING,
+    ),
+]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="A LoRA on the model, as `nuwaxl train` writes it; may be given several times.",
+        show_default=False,
         rich_help_panel=RUNNING,
     ),
 ]
@@ -172,7 +182,7 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="PATH",
-        help="A file .mp4, .webm or .gif, or a folder for PNG files.",
+        help="A file .mp4, .mkv, .webm or .gif, or a folder for PNG files.",
         show_default="film.mp4",
         rich_help_panel=FILES,
     ),
@@ -183,6 +193,71 @@ ContactSheet = Annotated[
         metavar="FILE",
         help="Also write a picture with frames of the whole film.",
         rich_help_panel=FILES,
+    ),
+]
+
+PRETRAINED = "Pretrained models"
+
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER_OR_ID",
+        help="Weights of --model: a folder of diffusers, or an id of the hub.",
+        show_default="its usual ones",
+        rich_help_panel=PRETRAINED,
+    ),
+]
+GlobalModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME[=FOLDER_OR_ID]",
+        help="Who makes the keyframes, instead of --model.",
+        rich_help_panel=PRETRAINED,
+    ),
+]
+LocalModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME[=FOLDER_OR_ID]",
+        help="Who makes the frames between, instead of --model.",
+        rich_help_panel=PRETRAINED,
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WIDTHxHEIGHT",
+        help="Of the frames.",
+        show_default="the local model's own",
+        rich_help_panel=PRETRAINED,
+    ),
+]
+SegmentLength = Annotated[
+    int | None,
+    typer.Option(
+        parser=whole_number,
+        metavar="FRAMES",
+        help="Most frames in a run: fewer need less of the device's memory.",
+        show_default="what the model is made for",
+        rich_help_panel=PRETRAINED,
+    ),
+]
+Quantize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BITS",
+        help=f"Weights of few bits, by bitsandbytes: {' or '.join(QUANTIZATIONS)}.",
+        show_default="as they are",
+        rich_help_panel=PRETRAINED,
+    ),
+]
+Offload = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        help=f"Keep weights in memory while the device does not need them: {', '.join(OFFLOADS)}.",
+        show_default="all on the device",
+        rich_help_panel=PRETRAINED,
     ),
 ]
 
@@ -246,6 +321,14 @@ SETTINGS = {
     "negative_prompt": "sampling.negative_prompt",
     "scheduler": "sampling.scheduler",
     "model": "model",
+    "lora": "lora",
+    "checkpoint": "checkpoint",
+    "global_model": "global_model",
+    "local_model": "local_model",
+    "size": "size",
+    "segment_length": "segment_length",
+    "quantize": "quantize",
+    "offload": "offload",
     "device": "device",
     "dtype": "dtype",
     "batch_size": "batch_size",

@@ -4,7 +4,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,10 @@ import typer
 
 from nuwaxl.cli import options
 from nuwaxl.cli.errors import FAILURE, INTERRUPTED, CommandError, user_errors
-from nuwaxl.cli.making import Show, load_pipeline, with_progress, write_film
-from nuwaxl.cli.plan import spell_time
-from nuwaxl.cli.request import check_bundled
+from nuwaxl.cli.finishing import Finishing, write_finished
+from nuwaxl.cli.making import Show, load_pipeline, with_progress
+from nuwaxl.cli.plan import spell_count, spell_time
+from nuwaxl.cli.request import backends_of, check_bundled
 from nuwaxl.config import GenerateConfig
 from nuwaxl.film_state import FilmState
 from nuwaxl.folder_lock import FolderInUseError
@@ -22,7 +23,7 @@ from nuwaxl.project import Project
 from nuwaxl.storyline import format_time
 
 if TYPE_CHECKING:
-    from nuwaxl.coarse_to_fine import SegmentJob
+    from nuwaxl.coarse_to_fine import OnSegment, SegmentJob
     from nuwaxl.film import Film
     from nuwaxl.pipeline import ExecutorFactory
     from nuwaxl.production import Forecast
@@ -38,6 +39,8 @@ class Running:
     quiet: bool = False
     executor: "ExecutorFactory | None" = None
     max_level: int | None = None
+    offload: str | None = None
+    finishing: Finishing = field(default_factory=Finishing)
 
     def config(self, state: FilmState) -> GenerateConfig:
         """The settings of a state's film as `nuwaxl generate` knows them."""
@@ -46,20 +49,43 @@ class Running:
             seed=state.seed,
             sampling=state.sampling,
             model=state.model,
+            lora=state.lora,
+            global_model=state.global_model,
+            local_model=state.local_model,
+            size=state.size,
+            segment_length=state.segment_length if state.local_model else None,
+            quantize=state.quantize,
+            offload=self.offload,
             device=self.device,
             dtype=self.dtype,
             batch_size=self.batch_size,
         )
 
+    def frames(self, film: "Film", on_segment: "OnSegment | None" = None) -> Iterator[Any]:
+        """The pictures that were asked for: all, the coarse film, or more than the film has."""
+        if self.max_level is not None:
+            from nuwaxl.production import held_frames
+
+            return held_frames(film, self.max_level, on_segment=on_segment)
+        if self.finishing.interpolate is not None:
+            from nuwaxl.interpolation import interpolated_frames
+
+            return interpolated_frames(film, self.finishing.interpolate, on_segment=on_segment)
+        return film.frames(on_segment=on_segment)
+
 
 def running_of(
-    device: str | None, dtype: str | None, batch_size: int | None, quiet: bool
+    device: str | None,
+    dtype: str | None,
+    batch_size: int | None,
+    quiet: bool,
+    offload: str | None = None,
 ) -> Running:
     """Check the options that say where it runs."""
     values = {"device": device, "dtype": dtype, "batch_size": batch_size}
     with user_errors(options.option_names(values)):
         GenerateConfig(**{name: value for name, value in values.items() if value is not None})
-    return Running(device or "auto", dtype or "auto", batch_size, quiet)
+    return Running(device or "auto", dtype or "auto", batch_size, quiet, offload=offload)
 
 
 @contextmanager
@@ -67,7 +93,7 @@ def opened(folder: Path, project: Project | None = None) -> Iterator[Project]:
     """A project that holds a film, held by this process.
 
     Raises:
-        CommandError: there is none, or another process works in it.
+        CommandError: there is none, another process works in it, or a file cannot be written.
     """
     with user_errors():
         if project is None:
@@ -78,6 +104,13 @@ def opened(folder: Path, project: Project | None = None) -> Iterator[Project]:
             yield project
     except FolderInUseError as error:
         raise CommandError(str(error)) from error
+    except OSError as error:
+        # Such as a full disk, where the list of segments or a picture was to be written.
+        raise CommandError(
+            f"{error.filename or folder}: {error.strerror or error}; what was run before is kept: "
+            "when that is mended, run the same again.",
+            FAILURE,
+        ) from error
 
 
 def make(
@@ -102,9 +135,10 @@ def make(
     Raises:
         CommandError: stopped, or the disk is full; what was run before is kept.
     """
-    show = Show(running.quiet)
+    show, finishing = Show(running.quiet), running.finishing
+    num_frames = finishing.num_frames(state.frames_now)
     with film_of(project, state, running) as film:
-        from nuwaxl.production import forecast, held_frames, segment_jobs
+        from nuwaxl.production import forecast, segment_jobs
 
         expected = forecast(film, max_level=running.max_level)
         if not running.quiet or dry_run:
@@ -114,25 +148,24 @@ def make(
         if commit is not None:
             commit()
         project.write_manifest(segment_jobs(film), state.fps)
-        with counted(project, expected.num_runs) as count:
-            frames = (
-                film.frames(on_segment=count)
-                if running.max_level is None
-                else held_frames(film, running.max_level, on_segment=count)
-            )
-            kept = write_film(
+        with counted(project, film, expected) as count:
+            kept = write_finished(
                 project.output,
-                state.fps,
-                with_progress(frames, state.frames_now, show),
+                finishing.fps(state.fps),
+                with_progress(running.frames(film, count), num_frames, show),
+                finishing,
+                state.storyline_now,
                 overwrite=True,
+                device=running.device,
+                dtype=running.dtype,
                 keep=keep,
             )
     if not running.quiet:
         taken = spell_time(count.seconds)
         typer.echo(
-            f"{project.output}: {state.frames_now:,} frames, "
-            f"{spell_time(state.frames_now / state.fps)} at {state.fps:g} fps, {count.num_runs:,} "
-            f"runs in {taken}"
+            f"{project.output}: {spell_count(num_frames, 'frame')}, "
+            f"{spell_time(state.frames_now / state.fps)} at {finishing.fps(state.fps):g} fps, "
+            f"{spell_count(count.num_runs, 'run')} in {taken}"
         )
     return kept
 
@@ -146,7 +179,7 @@ def film_of(project: Project, state: FilmState, running: Running) -> Iterator["F
     """
     config = running.config(state)
     with user_errors():
-        check_bundled(config.model)
+        check_bundled(config.model, backends_of(config))
         pipeline = load_pipeline(config)
         from nuwaxl.production import open_film
 
@@ -179,17 +212,20 @@ class Count:
 
 
 @contextmanager
-def counted(project: Project, num_expected: int) -> Iterator[Count]:
+def counted(project: Project, film: "Film", expected: "Forecast") -> Iterator[Count]:
     """Count runs, and say what is kept when they break off.
 
     Raises:
-        CommandError: stopped, or a file could not be written.
+        CommandError: stopped, a file could not be written, or no device could make a run.
     """
     count = Count()
 
     def kept() -> str:
+        film.close()  # which keeps what workers have in hand
+        # From the files: a run may be kept whose end nobody has heard of yet.
+        num_kept = len(expected.keys.intersection(project.store().keys()))
         return (
-            f"{count.num_runs:,} of {num_expected:,} runs were done and are kept; "
+            f"{num_kept:,} of {spell_count(expected.num_runs, 'run')} were done and are kept; "
             f"`nuwaxl generate --project {shlex.quote(str(project.folder))}` goes on."
         )
 
@@ -199,6 +235,12 @@ def counted(project: Project, num_expected: int) -> Iterator[Count]:
         raise CommandError(f"stopped: {kept()}", INTERRUPTED) from None
     except OSError as error:
         raise CommandError(f"{error}: {kept()}", FAILURE) from error
+    except RuntimeError as error:
+        from nuwaxl.executors import SegmentTooLargeError, WorkerLostError
+
+        if not isinstance(error, SegmentTooLargeError | WorkerLostError):
+            raise
+        raise CommandError(f"{str(error).rstrip('.')}: {kept()}", FAILURE) from error
 
 
 def spell_runs(expected: "Forecast") -> str:

@@ -50,11 +50,12 @@ def edit(
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
+    offload: options.Offload = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> None:
     """Show something else for a while; all other frames stay as they are."""
-    running = running_of(device, dtype, batch_size, quiet)
+    running = running_of(device, dtype, batch_size, quiet, offload)
 
     def change(state: FilmState) -> FilmState:
         return state.with_prompt(*parse_range(at), prompt)
@@ -70,11 +71,12 @@ def reroll(
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
+    offload: options.Offload = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> None:
     """Make a range again from other noise; all other frames stay as they are."""
-    running = running_of(device, dtype, batch_size, quiet)
+    running = running_of(device, dtype, batch_size, quiet, offload)
 
     def change(state: FilmState) -> FilmState:
         return state.rerolled(*parse_range(at), seed)
@@ -93,11 +95,12 @@ def pin(
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
+    offload: options.Offload = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> None:
     """Show a picture at a moment; frames farther than --around stay as they are."""
-    running = running_of(device, dtype, batch_size, quiet)
+    running = running_of(device, dtype, batch_size, quiet, offload)
 
     def change(state: FilmState) -> FilmState:
         moment, reach = parse_time(at, name="--at"), parse_time(around, name="--around")
@@ -124,11 +127,12 @@ def extend(
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
+    offload: options.Offload = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> None:
     """Make the film longer; the frames that it has stay as they are."""
-    running = running_of(device, dtype, batch_size, quiet)
+    running = running_of(device, dtype, batch_size, quiet, offload)
 
     def change(state: FilmState) -> FilmState:
         return state.extended(parse_length(length, state.fps), prompt)
@@ -142,10 +146,11 @@ def undo(
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
+    offload: options.Offload = None,
     quiet: Quiet = False,
 ) -> None:
     """Take the last change back; its segments stay, so doing it again runs nothing."""
-    running = running_of(device, dtype, batch_size, quiet)
+    running = running_of(device, dtype, batch_size, quiet, offload)
     with opened(folder) as project:
         with user_errors():
             undone, revision = project.current, project.undo()

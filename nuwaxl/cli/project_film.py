@@ -5,14 +5,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from nuwaxl.cli.errors import CommandError
+from nuwaxl.cli.errors import CommandError, user_errors
 from nuwaxl.cli.producing import Running, make, opened
 from nuwaxl.cli.request import FilmRequest
 from nuwaxl.config import GenerateConfig
 from nuwaxl.film_state import FilmState
 from nuwaxl.project import Project
 
-MACHINE = ("device", "dtype", "batch_size", "output", "contact_sheet")
+MACHINE = ("device", "dtype", "batch_size", "offload", "output", "contact_sheet")
 """Options that change where and how fast a film is made, not what it is."""
 
 
@@ -71,15 +71,28 @@ def state_of(request: FilmRequest) -> FilmState:
     """All that decides the film that a user described."""
     config = request.config
     assert request.storyline is not None, "`resolve_request` asks for a prompt"
+    backends, pretrained = request.backends, {}
+    if backends is not None:
+        from nuwaxl.backends.checkpoints import pinned
+
+        with user_errors():
+            pretrained = {
+                "global_model": pinned(backends.global_role),
+                "local_model": pinned(backends.local_role),
+                "size": f"{backends.width}x{backends.height}",
+                "quantize": backends.quantize,
+            }
     return FilmState(
         num_frames=request.num_frames,
-        segment_length=request.timeline.segment_length,
+        segment_length=request.segment_length,
         fps=config.fps,
         seed=config.seed,
         sampling=config.sampling,
         storyline=request.storyline,
         depth=config.depth,
-        model=None if config.model is None else str(Path(config.model).resolve()),
+        model=None if config.model is None or backends else str(Path(config.model).resolve()),
+        lora=tuple(str(Path(folder).resolve()) for folder in config.lora),
+        **pretrained,
     )
 
 

@@ -1,13 +1,14 @@
 """From arguments to a film that can be made: all checked, nothing loaded."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from nuwaxl.config import GenerateConfig, StoryFile, load_config, read_story
+from nuwaxl.backends.catalogue import BACKENDS, BackendChoice, choose_backends
+from nuwaxl.config import GenerateConfig, StoryFile, load_config, nearest, read_story
 from nuwaxl.storyline import Storyline, parse_length
 from nuwaxl.timeline import Timeline
 
@@ -28,6 +29,18 @@ class FilmRequest:
     timeline: Timeline
     storyline: Storyline | None
     """None only where no prompt was asked for."""
+    backends: BackendChoice | None = None
+    """The pretrained models that make it; None: a checkpoint of ours."""
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether the package's own model makes it."""
+        return self.config.model is None and self.backends is None
+
+    @property
+    def segment_length(self) -> int:
+        """Most frames in a run, as the user or the model says."""
+        return self.backends.segment_length if self.backends else self.timeline.segment_length
 
     @property
     def num_frames(self) -> int:
@@ -70,22 +83,76 @@ def resolve_request(
     told = read_story(story) if story is not None else None
 
     def read(defaults: Mapping[str, Any]) -> GenerateConfig:
-        defaults = {**defaults, **_settings_of(told)}
+        stated = _settings_of(told)
+        sampling = {**defaults.get("sampling", {}), **stated.get("sampling", {})}
+        defaults = {**defaults, **stated, "sampling": sampling}
         return load_config(
             GenerateConfig, config_file, assignments or (), defaults=defaults, overrides=overrides
         )
 
     config = read({})
+    backends = backends_of(config, segment_length)
+    if backends is not None:
+        defaults = {"fps": backends.fps, "sampling": backends.sampling_defaults}
+        return _request_of_backends(read(defaults), backends, told, prompts)
     facts = read_model_facts(config.model)
     if "fps" in facts:
         config = read({"fps": facts["fps"]})
     if segment_length is None:
         segment_length = int(facts.get("segment_length", SEGMENT_LENGTH))
+    most = segment_length
     scenes = told.scenes if told else list(prompts or ())
-    num_frames = _num_frames(config, told, segment_length)
-    timeline = Timeline(num_frames, segment_length=segment_length, depth=config.depth)
+
+    def full_frames(depth: int) -> int:
+        return Timeline.full(depth, most).num_frames
+
+    num_frames = _num_frames(config, told, full_frames)
+    timeline = Timeline(num_frames, segment_length=most, depth=config.depth)
     storyline = _storyline(scenes, told, num_frames / config.fps)
     return FilmRequest(config, timeline, storyline)
+
+
+def _request_of_backends(
+    config: GenerateConfig,
+    backends: BackendChoice,
+    told: StoryFile | None,
+    prompts: Sequence[str] | None,
+) -> FilmRequest:
+    """The film that pretrained models are to make."""
+    if config.lora:
+        raise ValueError(
+            f"`lora` is for checkpoints of ours, and {backends.names} were asked for: leave it out."
+        )
+    config = replace(config, sampling=backends.with_local_defaults(config.sampling))
+    num_frames = _num_frames(config, told, backends.full_frames)
+    timeline = backends.timeline(num_frames, config.depth)
+    scenes = told.scenes if told else list(prompts or ())
+    storyline = _storyline(scenes, told, num_frames / config.fps)
+    return FilmRequest(config, timeline, storyline, backends)
+
+
+def backends_of(config: GenerateConfig, segment_length: int | None = None) -> BackendChoice | None:
+    """The pretrained models that the settings name; None: a checkpoint of ours.
+
+    Args:
+        config: all settings.
+        segment_length: instead of the settings'.
+
+    Raises:
+        ValueError: one line with argument, rule, value and way out.
+    """
+    choice = choose_backends(
+        model=config.model,
+        checkpoint=config.checkpoint,
+        global_model=config.global_model,
+        local_model=config.local_model,
+        size=config.size,
+        segment_length=config.segment_length,
+        quantize=config.quantize,
+    )
+    if choice is None or segment_length is None:
+        return choice
+    return replace(choice, segment_length=segment_length)
 
 
 def check_size(request: FilmRequest, *, confirmed: bool) -> None:
@@ -119,7 +186,8 @@ def read_model_facts(model: str | None) -> dict[str, Any]:
     way_out = "; leave it out for the bundled model."
     folder = Path(model)
     if not folder.is_dir():
-        raise ValueError(f"{rule} is no folder{way_out}")
+        meant = nearest(model, list(BACKENDS)).rstrip(".")
+        raise ValueError(f"{rule} is no folder{meant}{way_out}")
     try:
         facts = json.loads((folder / "model_index.json").read_text())
     except (OSError, ValueError):
@@ -129,13 +197,13 @@ def read_model_facts(model: str | None) -> dict[str, Any]:
     return facts
 
 
-def check_bundled(model: str | None) -> None:
+def check_bundled(model: str | None, backends: BackendChoice | None) -> None:
     """Refuse to go on without a model.
 
     Raises:
         ValueError: no model was named, and this installation holds none.
     """
-    if model is None and not read_model_facts(None):
+    if model is None and backends is None and not read_model_facts(None):
         raise ValueError("this installation holds no bundled model; name one with `--model`.")
 
 
@@ -180,14 +248,16 @@ def _settings_of(told: StoryFile | None) -> dict[str, Any]:
     return settings
 
 
-def _num_frames(config: GenerateConfig, told: StoryFile | None, segment_length: int) -> int:
+def _num_frames(
+    config: GenerateConfig, told: StoryFile | None, full_frames: Callable[[int], int]
+) -> int:
     if config.length is not None:
         return parse_length(config.length, config.fps)
     seconds = _told_seconds(told) if told else None
     if seconds is not None:
         return parse_length(f"{seconds}s", config.fps)
     if config.depth is not None:
-        return Timeline.full(config.depth, segment_length).num_frames
+        return full_frames(config.depth)
     raise ValueError(
         "say how long the film is: `--length` (240, 30s, 2m30s) or `--depth` (3: 3,376 frames)"
         + (", or durations in the story." if told else ".")

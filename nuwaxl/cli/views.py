@@ -9,6 +9,7 @@ import typer
 from nuwaxl.cli import options
 from nuwaxl.cli.errors import user_errors
 from nuwaxl.cli.making import Show, with_progress, write_film, write_picture
+from nuwaxl.cli.plan import spell_count
 from nuwaxl.cli.producing import counted, film_of, opened, running_of, spell_runs
 from nuwaxl.cli.project import DryRun, Folder, Quiet
 from nuwaxl.storyline import format_time, parse_time
@@ -26,10 +27,11 @@ def preview(
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
+    offload: options.Offload = None,
     quiet: Quiet = False,
 ) -> None:
     """Show the whole film after one run: a storyboard and a film of slides."""
-    running = running_of(device, dtype, batch_size, quiet)
+    running = running_of(device, dtype, batch_size, quiet, offload)
     with opened(folder) as project:
         state = project.current.state
         with film_of(project, state, running) as film:
@@ -38,7 +40,7 @@ def preview(
             expected = forecast(film, max_level=0)
             if not quiet:
                 typer.echo(spell_runs(expected))
-            with counted(project, expected.num_runs) as count:
+            with counted(project, film, expected) as count:
                 slides = list(keyframes(film, on_segment=count))
         board, show = project.folder / "storyboard.png", project.folder / "preview.mp4"
         write_picture(_storyboard(slides, state), board)
@@ -58,7 +60,7 @@ def clip(
             "--output",
             "-o",
             metavar="PATH",
-            help="A file .mp4, .webm or .gif, or a folder for PNG files.",
+            help="A file .mp4, .mkv, .webm or .gif, or a folder for PNG files.",
             show_default="clip-TIME.mp4 in the folder",
         ),
     ] = None,
@@ -66,11 +68,12 @@ def clip(
     device: options.Device = None,
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = None,
+    offload: options.Offload = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> None:
     """Make a part of the film: only what it needs is run, and the film can be made later."""
-    running = running_of(device, dtype, batch_size, quiet)
+    running = running_of(device, dtype, batch_size, quiet, offload)
     with opened(folder) as project:
         state = project.current.state
         with user_errors():
@@ -85,13 +88,14 @@ def clip(
                 typer.echo(spell_runs(expected))
             if dry_run:
                 return
-            with counted(project, expected.num_runs) as count:
+            with counted(project, film, expected) as count:
                 frames = with_progress(
                     film.frames(start, stop, on_segment=count), stop - start, Show(quiet)
                 )
                 write_film(path, state.fps, frames, overwrite=True)
     if not quiet:
-        typer.echo(f"{path}: frames {start:,} to {stop - 1:,}, {count.num_runs:,} runs")
+        runs = spell_count(count.num_runs, "run")
+        typer.echo(f"{path}: frames {start:,} to {stop - 1:,}, {runs}")
 
 
 def _clip_path(output: str | None, folder: Path, begin: float, overwrite: bool, fps: float) -> Path:
