@@ -6,24 +6,18 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from oracle import LinearModel, orchestrate
 from shell import FIXED, HERE, Shell, changed, runs_made, will_run
 from small_disk import fill, mount_small_disk
 from tiny import tiny_pipeline
 
 from nuwaxl.cli import main
-from nuwaxl.executors import SegmentTooLargeError, ThreadedExecutor
-from nuwaxl.film import Film
-from nuwaxl.store import MemoryStore
-from nuwaxl.timeline import Timeline
+from nuwaxl.executors import SegmentTooLargeError
 from nuwaxl.video import VideoWriter
 
 
@@ -159,35 +153,6 @@ def test_two_processes_that_begin_at_once_make_one_film(shell: Shell, checkpoint
 
 def runs_made_by(rows: list[str]) -> int:
     return len({row.split("\t")[1] for row in rows})
-
-
-def test_what_a_worker_has_in_hand_is_kept_when_an_error_ends_the_film():
-    """Such as Ctrl-C while a picture is decoded: the error still holds what asked for the run."""
-    store = MemoryStore(keep_released=True)
-    begun, go_on = threading.Event(), threading.Event()
-
-    class LastWaits(LinearModel):
-        def generate(self, jobs, given_latents):
-            if jobs[-1].segment.frames[-1] == 16 and jobs[-1].segment.level == 1:
-                begun.set()
-                assert go_on.wait(30)
-            return super().generate(jobs, given_latents)
-
-    class Interrupted:
-        def decode(self, windows):
-            assert begun.wait(30)
-            threading.Timer(0.1, go_on.set).start()
-            raise KeyboardInterrupt
-
-    executor = ThreadedExecutor([LastWaits(), LastWaits()])
-    orchestrator = orchestrate(Timeline(17, 5), executor, store)
-    codec: Any = Interrupted()
-    film = Film(orchestrator, codec, windows_per_batch=1)
-    with pytest.raises(KeyboardInterrupt) as stopped, film:
-        list(film.frames())
-    assert stopped.value.__traceback__ is not None
-    (last,) = [each for each in Timeline(17, 5).level(1) if each.frames[-1] == 16]
-    assert orchestrator.job(last).key in store
 
 
 # ---- A full disk ----------------------------------------------------------------------------
