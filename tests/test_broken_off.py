@@ -6,18 +6,24 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
 import pytest
+from oracle import LinearModel, orchestrate
 from shell import FIXED, HERE, Shell, changed, runs_made, will_run
 from small_disk import fill, mount_small_disk
 from tiny import tiny_pipeline
 
 from nuwaxl.cli import main
-from nuwaxl.executors import SegmentTooLargeError
+from nuwaxl.codecs import PixelCodec
+from nuwaxl.executors import SegmentTooLargeError, ThreadedExecutor
+from nuwaxl.film import Film
+from nuwaxl.store import MemoryStore
+from nuwaxl.timeline import Timeline
 from nuwaxl.video import VideoWriter
 
 
@@ -153,6 +159,34 @@ def test_two_processes_that_begin_at_once_make_one_film(shell: Shell, checkpoint
 
 def runs_made_by(rows: list[str]) -> int:
     return len({row.split("\t")[1] for row in rows})
+
+
+def test_what_a_worker_has_in_hand_is_kept_when_an_error_ends_the_film():
+    """Such as Ctrl-C while a picture is decoded: the error still holds what asked for the run."""
+    timeline = Timeline(17, 5)
+    first, second = list(timeline.level(1))[:2]
+    begun, go_on = threading.Event(), threading.Event()
+
+    class AllButTheFirstWait(LinearModel):
+        def generate(self, jobs, given_latents):
+            if jobs[0].segment.level == 1 and jobs[0].segment != first:
+                begun.set()
+                assert go_on.wait(30)
+            return super().generate(jobs, given_latents)
+
+    class Interrupted(PixelCodec):
+        def decode(self, windows):
+            assert begun.wait(30)  # the second run, which began beside the first
+            threading.Timer(0.1, go_on.set).start()
+            raise KeyboardInterrupt
+
+    executor = ThreadedExecutor([AllButTheFirstWait(), AllButTheFirstWait()])
+    orchestrator = orchestrate(timeline, executor, MemoryStore(keep_released=True))
+    film = Film(orchestrator, Interrupted(), windows_per_batch=1)
+    with pytest.raises(KeyboardInterrupt) as stopped, film:
+        list(film.frames())
+    assert stopped.value.__traceback__ is not None
+    assert orchestrator.job(second).key in orchestrator.store
 
 
 # ---- A full disk ----------------------------------------------------------------------------

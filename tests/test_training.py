@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nuwaxl.config import ConfigError
 from nuwaxl.data.frames import FramesConfig, ToonFrames
 from nuwaxl.data.latents import LatentStrips, StripsConfig, encode_strips
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
@@ -243,6 +244,11 @@ def test_image_then_local_training_goes_through_saved_folders(strips: str, tmp_p
     assert torch.allclose(before.flatten(0, 1), alone.sample.squeeze(1), atol=1e-5)
     assert train(local, local.config.loop) == 3
     assert MaskUNet3D.from_pretrained(tmp_path / "local/model").config["temporal"]
+
+
+def test_a_base_that_is_no_network_is_one_line(strips: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^`base` must be a folder .*got '.*nowhere'"):
+        unet_stage(strips, tmp_path, base=str(tmp_path / "nowhere"))
 
 
 def test_the_loss_ignores_given_frames(strips: str, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class Checkpoint:
         """Go on from the checkpoint if there is one.
 
         Raises:
-            ConfigError: it was written with another `loop.sharding`.
+            ConfigError: it was written with another `loop.sharding`, `loop.optimizer` or network.
         """
         current = self._current()
         if self.accelerator.is_main_process and self._before.is_dir() and not current.is_dir():
@@ -78,7 +78,15 @@ class Checkpoint:
         if self.sharded:
             self._load_parts(current)
         else:
-            self.accelerator.load_state(str(current))
+            try:
+                self.accelerator.load_state(str(current))
+            except (ValueError, RuntimeError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise ConfigError(
+                    f"`{current}` was written with other settings, of the network or of"
+                    f" `loop.optimizer`: go on with those, or name another `loop.output_dir`"
+                    f" ({reason})."
+                ) from error
         return True
 
     def save(self) -> None:

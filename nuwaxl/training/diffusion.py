@@ -4,7 +4,8 @@ The image stage learns what the words look like from single frames; the other tw
 weights and learn what changes over time, with no frame given or with the ends given.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -283,7 +284,8 @@ def _build(config: DiffusionTraining, strips: LatentStrips) -> Backbone:
     """The network to train: from `base`, with new layers that change nothing, or afresh."""
     channels = strips.parts[0]["latents"].shape[2]
     if config.base:
-        base = load_backbone(config.base)
+        with _reading("base", config.base):
+            base = load_backbone(config.base)
         if base.config["in_channels"] != channels:
             base = grow_network(base, channels)
         wanted = config.model.num_prompt_tokens
@@ -292,6 +294,22 @@ def _build(config: DiffusionTraining, strips: LatentStrips) -> Backbone:
         return base if base.config["temporal"] == config.temporal else with_time(base)
     network, sizes = chosen_network(config)
     return network(in_channels=channels, out_channels=channels, temporal=config.temporal, **sizes)
+
+
+@contextmanager
+def _reading(setting: str, folder: str) -> Iterator[None]:
+    """Name the setting whose folder cannot be read.
+
+    Raises:
+        ConfigError: instead of what reading it raised.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"`{setting}` must be a folder such as `nuwaxl train` writes, got {folder!r}: {reason}"
+        ) from error
 
 
 def chosen_network(config: DiffusionTraining) -> tuple[type[Backbone], dict[str, Any]]:
@@ -312,7 +330,8 @@ def _prepare_strips(config: DiffusionTraining) -> None:
     missing = [strips for strips in config.strips.values() if not is_encoded(strips)]
     if not missing:
         return
-    vae = TemporalAutoencoderKL.from_pretrained(config.conditioning.vae).eval()
+    with _reading("conditioning.vae", config.conditioning.vae):
+        vae = TemporalAutoencoderKL.from_pretrained(config.conditioning.vae).eval()
     for strips in missing:
         check_picture_size(strips.dataset, vae)
     embed = _prompt_embedder(config.conditioning)
@@ -327,7 +346,8 @@ def _prompt_embedder(config: ConditioningConfig) -> EmbedPrompts:
     encoder = AutoModel.from_pretrained(config.text_encoder, dtype=torch.float32).eval()
     adapter = None
     if config.prompt_adapter:
-        adapter = PromptAdapter.from_pretrained(config.prompt_adapter).eval()
+        with _reading("conditioning.prompt_adapter", config.prompt_adapter):
+            adapter = PromptAdapter.from_pretrained(config.prompt_adapter).eval()
 
     @torch.no_grad()
     def embed(prompts: Sequence[str]) -> Tensor:

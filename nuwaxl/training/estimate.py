@@ -18,9 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from nuwaxl.training.loop import LoopConfig
+from nuwaxl.training.optimizers import is_hidden_matrix
 
-# AdamW keeps two numbers for each weight that is learned.
-_OPTIMIZER_NUMBERS = 2
+# AdamW keeps two numbers for each weight that is learned, Muon one for each of a matrix.
+_OPTIMIZER_NUMBERS = {"adamw": 2, "muon": 1}
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,22 @@ def estimate(step: Step, config: LoopConfig, num_processes: int = 1) -> Estimate
         _make_fake(model)
         if config.gradient_checkpointing:
             model.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
-        arguments, named = step.inputs()
-        learned = [weight for weight in model.parameters() if weight.requires_grad]
+        arguments, keywords = step.inputs()
+        named_learned = [
+            (n, weight) for n, weight in model.named_parameters() if weight.requires_grad
+        ]
+        learned = [weight for _, weight in named_learned]
+        kept = sum(
+            weight.nbytes
+            * _OPTIMIZER_NUMBERS[config.optimizer if is_hidden_matrix(name, weight) else "adamw"]
+            for name, weight in named_learned
+        )
         for weight in learned:
             weight.grad = torch.zeros_like(weight)
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.mixed_precision)
         with FlopCounterMode(display=False) as flops, _LiveBytes() as live:
             with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
-                result = model(*arguments, **named)
+                result = model(*arguments, **keywords)
                 loss = torch.stack(
                     [part.float().square().mean() for part in _tensors(result)]
                 ).sum()
@@ -106,13 +115,19 @@ def estimate(step: Step, config: LoopConfig, num_processes: int = 1) -> Estimate
             num_learned=sum(weight.numel() for weight in learned),
             weights=sum(weight.nbytes for weight in model.parameters()) // shares,
             gradients=bytes_learned // shares,
-            optimizer=_OPTIMIZER_NUMBERS * bytes_learned // shares,
+            optimizer=kept // shares,
             averages=bytes_learned // shares,
             gathered=_largest_part(model) if shares > 1 else 0,
             activations=live.most,
             flops=flops.get_total_flops() * config.gradient_accumulation_steps,
             notes=step.notes,
         )
+
+
+def _bytes_kept(name: str, weight: Tensor, optimizer: str) -> int:
+    """What the optimizer keeps beside a weight."""
+    kind = optimizer if is_hidden_matrix(name, weight) else "adamw"
+    return _OPTIMIZER_NUMBERS[kind] * weight.nbytes
 
 
 def _make_fake(model: nn.Module) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from nuwaxl.config import ConfigError
 from nuwaxl.training.checkpoints import Checkpoint, Progress
+from nuwaxl.training.optimizers import make_optimizer
 from nuwaxl.training.processes import join_processes
 from nuwaxl.training.sharding import fill, own_part, shard
 
@@ -38,6 +39,8 @@ class LoopConfig:
     """Samples per process and step."""
     gradient_accumulation_steps: int = 1
     """Batches per optimizer step."""
+    optimizer: str = "adamw"
+    """'adamw', or 'muon': orthogonal steps for hidden layers' matrices, AdamW for the rest."""
     learning_rate: float = 1e-3
     """Peak of the schedule: warm-up, constant, then linear decay to zero."""
     warmup_steps: int = 100
@@ -69,6 +72,13 @@ class LoopConfig:
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise ValueError(
                 f"`loop.mixed_precision` must be no, bf16 or fp16, got {self.mixed_precision!r}."
+            )
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"`loop.optimizer` must be adamw or muon, got {self.optimizer!r}.")
+        if self.optimizer == "muon" and self.sharding == "fsdp":
+            raise ValueError(
+                "`loop.optimizer` must be adamw with `loop.sharding=fsdp`, got 'muon', which needs"
+                " whole matrices."
             )
         if self.sharding not in ("none", "fsdp"):
             raise ValueError(f"`loop.sharding` must be none or fsdp, got {self.sharding!r}.")
@@ -132,8 +142,8 @@ def train(
     sharded = config.sharding == "fsdp"
     network = shard(stage.model, accelerator.device) if sharded else stage.model
     weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        weights, config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
+    optimizer: Any = make_optimizer(
+        config.optimizer, network, config.learning_rate, config.weight_decay
     )
     # Of this process's parts: averages are taken number by number.
     parts: list[Any] = [own_part(weight) for weight in weights]
