@@ -2,11 +2,16 @@
 
 import pytest
 import torch
-from tiny import PROMPT_DIM, tiny_transformer
+from tiny import PROMPT_DIM, tiny_transformer, tiny_unet
 
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.mask_unet3d import MaskUNet3D
-from nuwaxl.training.growth import grow_autoencoder, grow_network, read_prompts_in_every_block
+from nuwaxl.training.growth import (
+    grow_autoencoder,
+    grow_network,
+    read_prompts_in_every_block,
+    widen_unet,
+)
 
 
 @pytest.mark.parametrize("use_quant_conv", [True, False])
@@ -77,3 +82,55 @@ def test_a_unet_learns_to_read_prompts_in_every_block_from_where_it_was() -> Non
         before = old(sample, 5, prompts, frame_times=times[None]).sample
         assert torch.equal(new(sample, 5, prompts, frame_times=times[None]).sample, before)
     assert new.config["num_prompt_tokens"] == 2
+
+
+WIDENED = {"block_out_channels": (8, 16, 16), "cross_attention_dim": PROMPT_DIM}
+
+
+def test_a_widened_unet_is_nearly_what_it_was() -> None:
+    """Exactly, to rounding, until the up blocks, where norms see features of two widths."""
+    old = tiny_unet(**WIDENED, num_prompt_tokens=2)
+    new = widen_unet(old, (16, 16, 16))
+    assert new.config["block_out_channels"] == [16, 16, 16]
+    torch.manual_seed(0)
+    sample = torch.randn(1, 3, 4, 8, 8)
+    inputs = (sample, torch.tensor([400]), torch.randn(1, 3, 2, PROMPT_DIM))
+    options = {
+        "frame_times": torch.arange(3.0)[None],
+        "given_latents": sample,
+        "conditioning_mask": torch.tensor([[1.0, 0, 0]]),
+    }
+    seen: dict[str, list[torch.Tensor]] = {"finest": [], "middle": []}
+    for network in (old, new):
+        for name, block in (("finest", network.down_blocks[0]), ("middle", network.mid_block)):
+            block.register_forward_hook(
+                lambda _, __, out, name=name: seen[name].append(
+                    out[0] if isinstance(out, tuple) else out
+                )
+            )
+    with torch.no_grad():
+        before, after = (each(*inputs, **options).sample for each in (old, new))
+        fresh = tiny_unet(seed=5, **WIDENED, num_prompt_tokens=2)(*inputs, **options).sample
+    for copy in (0, 1):
+        torch.testing.assert_close(seen["finest"][1][:, copy::2], seen["finest"][0])
+    torch.testing.assert_close(seen["middle"][1], seen["middle"][0], atol=1e-4, rtol=1e-4)
+    error, other = (after - before).square().mean(), (fresh - before).square().mean()
+    assert error < 0.1 * other
+
+
+def test_copies_of_a_widened_unet_learn_apart() -> None:
+    new = widen_unet(tiny_unet(**WIDENED), (16, 16, 16))
+    sample = torch.randn(1, 2, 4, 8, 8)
+    prompts, times = torch.randn(1, 2, 2, PROMPT_DIM), torch.arange(2.0)[None]
+    new(sample, 5, prompts, frame_times=times).sample.square().mean().backward()
+    gradient = new.conv_in.weight.grad
+    assert gradient is not None
+    assert not torch.allclose(gradient[::2], gradient[1::2], rtol=1e-2)
+
+
+@pytest.mark.parametrize("widths", [(12, 16, 16), (8, 32, 16), (8, 16)])
+def test_other_widths_are_refused(widths: tuple[int, ...]) -> None:
+    with pytest.raises(
+        ValueError, match=r"`block_out_channels` must be multiples of \[8, 16, 16\]"
+    ):
+        widen_unet(tiny_unet(**WIDENED), widths)

@@ -246,6 +246,22 @@ def test_image_then_local_training_goes_through_saved_folders(strips: str, tmp_p
     assert MaskUNet3D.from_pretrained(tmp_path / "local/model").config["temporal"]
 
 
+def test_a_network_is_widened_once_and_learns_on(strips: str, tmp_path: Path) -> None:
+    first = unet_stage(strips, tmp_path / "first")
+    train(first, first.config.loop)
+    options = {"base": str(tmp_path / "first/model"), "widen": (16, 16)}
+    wide = unet_stage(strips, tmp_path / "wide", **options)
+    assert wide.model.config["block_out_channels"] == [16, 16]
+    train(wide, wide.config.loop)
+    again = unet_stage(
+        strips, tmp_path / "again", base=str(tmp_path / "wide/model"), widen=(16, 16)
+    )
+    saved = MaskUNet3D.from_pretrained(tmp_path / "wide/model")
+    assert torch.equal(again.model.conv_in.weight, saved.conv_in.weight)
+    with pytest.raises(ConfigError, match=r"`widen`: .* multiples of \[8, 16\]"):
+        unet_stage(strips, tmp_path / "other", base=options["base"], widen=(12, 16))
+
+
 def test_a_base_that_is_no_network_is_one_line(strips: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^`base` must be a folder .*got '.*nowhere'"):
         unet_stage(strips, tmp_path, base=str(tmp_path / "nowhere"))

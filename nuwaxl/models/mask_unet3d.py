@@ -101,6 +101,8 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         num_prompt_tokens: with a prompt adapter's fixed number of tokens, the prompt also joins the
             noise level's embedding, so that it reaches every residual block and not only those
             beside an attention. None: prompts of any length, by attention alone.
+        time_embedding_dim: width of the embeddings of noise level and frame times. None: four
+            times the finest width, as Stable Diffusion has it.
 
     Raises:
         ValueError: if the arguments do not fit each other.
@@ -126,6 +128,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         multi_scale_injection: bool = True,
         symmetric_injection: bool = True,
         num_prompt_tokens: int | None = None,
+        time_embedding_dim: int | None = None,
     ):
         super().__init__()
         widths = list(block_out_channels)
@@ -138,7 +141,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             else list(attention_head_dim)
         )
         _check_shape(widths, list(attention_levels), head_dims, norm_num_groups)
-        temb_channels = 4 * widths[0]
+        temb_channels = time_embedding_dim or 4 * widths[0]
         self.temporal = temporal
 
         self.conv_in = nn.Conv2d(in_channels, widths[0], kernel_size=3, padding=1)
@@ -278,8 +281,8 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         """What the blocks read; of `sample` its size, and `temb` still without noise level."""
         batch, frames = sample.shape[:2]
         encoder_hidden_states = autocast_once(encoder_hidden_states).flatten(0, 1)
-        widths = self.config["block_out_channels"]
-        temb = encoder_hidden_states.new_zeros(batch * frames, 4 * widths[0])
+        temb_channels = self.time_embedding.linear_2.out_features
+        temb = encoder_hidden_states.new_zeros(batch * frames, temb_channels)
         if self.config["num_prompt_tokens"] is not None:
             temb = self.prompt_proj(encoder_hidden_states.flatten(1))
         frame_embedding, condition_features, mask_features = None, (), ()

@@ -26,7 +26,7 @@ from nuwaxl.models.mask_transformer3d import MaskTransformer3D
 from nuwaxl.models.mask_unet3d import MaskUNet3D
 from nuwaxl.models.prompt_adapter import PromptAdapter
 from nuwaxl.text import text_hidden_states
-from nuwaxl.training.growth import grow_network, read_prompts_in_every_block
+from nuwaxl.training.growth import grow_network, read_prompts_in_every_block, widen_unet
 from nuwaxl.training.loop import LoopConfig
 from nuwaxl.training.prepared import check_picture_size, is_encoded
 
@@ -143,6 +143,8 @@ class DiffusionTraining:
     base: str = ""
     """Folder of a network to start from, also an image one: its class and its sizes replace
     `backbone`, `model` and `transformer`."""
+    widen: tuple[int, ...] | None = None
+    """Widths that a U-Net `base` of others gets: multiples of its own, where it does not attend."""
     temporal: bool = True
     """False: the image network, on single frames."""
     strips: dict[str, StripsConfig] = field(default_factory=dict)
@@ -291,9 +293,27 @@ def _build(config: DiffusionTraining, strips: LatentStrips) -> Backbone:
         wanted = config.model.num_prompt_tokens
         if wanted is not None and base.config["num_prompt_tokens"] is None:
             base = read_prompts_in_every_block(base, wanted)
+        if config.widen is not None:
+            base = _widened(base, config.widen)
         return base if base.config["temporal"] == config.temporal else with_time(base)
     network, sizes = chosen_network(config)
     return network(in_channels=channels, out_channels=channels, temporal=config.temporal, **sizes)
+
+
+def _widened(base: Backbone, widths: Sequence[int]) -> Backbone:
+    """The U-Net at the widths that were asked for; as it is where it has them.
+
+    Raises:
+        ConfigError: it is no U-Net, or cannot get them.
+    """
+    if not isinstance(base, MaskUNet3D):
+        raise ConfigError(f"`widen` is for a MaskUNet3D, and `base` is a {type(base).__name__}.")
+    if list(base.config["block_out_channels"]) == list(widths):
+        return base
+    try:
+        return widen_unet(base, widths)
+    except ValueError as error:
+        raise ConfigError(f"`widen`: {error}") from None
 
 
 @contextmanager

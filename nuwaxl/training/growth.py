@@ -1,16 +1,19 @@
-"""More latent channels for networks that are trained already, without losing what they know.
+"""More channels for networks that are trained already, without losing what they know.
 
-Knows weights, not data. At the start a grown autoencoder rebuilds what the old one did, and a
-grown network predicts the old channels as before.
+Knows weights, not data. At the start a grown autoencoder rebuilds what the old one did, a grown
+network predicts the old channels as before, and a widened one nearly what it did.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.backbones import Backbone, backbone_settings
+from nuwaxl.models.mask_unet3d import MaskUNet3D
 
 
 @torch.no_grad()
@@ -96,6 +99,82 @@ def read_prompts_in_every_block(network: Backbone, num_prompt_tokens: int) -> Ba
     grown = type(network)(**backbone_settings(network) | changes)
     grown.load_state_dict(network.state_dict(), strict=False)
     return grown
+
+
+@torch.no_grad()
+def widen_unet(network: MaskUNet3D, block_out_channels: Sequence[int]) -> MaskUNet3D:
+    """A U-Net with more features where it does not attend (Chen et al. 2016, "Net2Net").
+
+    A widened feature appears so many times, and what reads it divides its weight among the copies,
+    at random, so that they learn apart. That changes nothing, but for the norms of an up block
+    over features of two widths, whose groups shift: its first steps of training mend it.
+
+    Args:
+        network: the trained one.
+        block_out_channels: multiples of its own; the same where it attends.
+
+    Raises:
+        ValueError: other widths.
+    """
+    settings = backbone_settings(network)
+    old, new = list(settings["block_out_channels"]), list(block_out_channels)
+    attends = settings["attention_levels"] or [level > 0 for level in range(len(old))]
+    attends = [*attends[:-1], True]  # the mid block always does
+    if len(old) != len(new) or any(
+        b % a or (b != a and at) for a, b, at in zip(old, new, attends, strict=True)
+    ):
+        raise ValueError(
+            f"`block_out_channels` must be multiples of {old}, and equal to them where the network"
+            f" attends, {attends}; got {new}."
+        )
+    changes = {
+        "block_out_channels": new,
+        "time_embedding_dim": network.time_embedding.linear_2.out_features,
+    }
+    wide = MaskUNet3D(**settings | changes)
+    weights = network.state_dict()
+    for name, target in wide.state_dict().items():
+        source = weights[name]
+        if name == "time_embedding.linear_1.weight":
+            _paste(target.zero_(), source, list(range(len(source))), _same_waves(old[0], new[0]))
+            continue
+        for dim in range(min(source.dim(), 2)):
+            origins = _origins(source.shape[dim], target.shape[dim], old, new)
+            source = source.index_select(dim, origins)
+            if dim == 1:
+                source = (
+                    source * _shares(len(source), origins)[(...,) + (None,) * (source.dim() - 2)]
+                )
+        target.copy_(source)
+    return wide
+
+
+def _origins(old: int, new: int, old_widths: list[int], new_widths: list[int]) -> Tensor:
+    """Which old feature each new one is a copy of, where a layer has `old` and `new` of them."""
+    if new % old == 0:
+        return torch.arange(old).repeat_interleave(new // old)
+    # An up block reads the coarser level's features, then those of a skip.
+    for fine in range(len(old_widths) - 1):
+        before, after = old_widths[fine : fine + 2][::-1], new_widths[fine : fine + 2][::-1]
+        if (sum(before), sum(after)) == (old, new):
+            times = torch.tensor([b // a for a, b in zip(before, after, strict=True)])
+            return torch.arange(old).repeat_interleave(
+                times.repeat_interleave(torch.tensor(before))
+            )
+    raise AssertionError(f"no level has {old} and {new} features")
+
+
+def _shares(rows: int, origins: Tensor) -> Float[Tensor, "rows new"]:
+    """How a row's weight of an old feature is divided among its copies."""
+    parts = 0.5 + torch.rand(rows, len(origins))
+    whole = torch.zeros(rows, int(origins.max()) + 1).index_add_(1, origins, parts)
+    return parts / whole[:, origins]
+
+
+def _same_waves(old: int, new: int) -> list[int]:
+    """Where the waves over `old` features are among those over `new`, a multiple of it."""
+    times, half = new // old, old // 2
+    return [part * new // 2 + times * wave for part in (0, 1) for wave in range(half)]
 
 
 def _paste(target: Tensor, source: Tensor, rows: list[int], columns: list[int] | None) -> None:
