@@ -17,8 +17,8 @@ from tiny import SIZE, tiny_pipeline, tiny_text_encoder, tiny_tokenizer
 
 from nuwaxl.cli import main
 from nuwaxl.config import read_story
-from nuwaxl.timeline import Timeline
 from nuwaxl.training.diffusion import NoiseConfig
+from nuwaxl.tree.timeline import Timeline
 from nuwaxl.video import probe
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +63,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def workplace(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder in which the tiny model is the bundled one."""
-    monkeypatch.setattr("nuwaxl.components.BUNDLED", Path(checkpoint))
+    monkeypatch.setattr("nuwaxl.parts.components.BUNDLED", Path(checkpoint))
     monkeypatch.setattr("nuwaxl.cli.request.BUNDLED", (checkpoint,))
     monkeypatch.chdir(tmp_path)
     for name in ("configs", "examples"):
@@ -137,7 +137,7 @@ def test_every_training_config_stands_in_the_documents() -> None:
 
 def test_the_readme_is_a_session_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_pipeline(segment_length=16).save_pretrained(tmp_path / "checkpoint")
-    monkeypatch.setattr("nuwaxl.components.BUNDLED", tmp_path / "checkpoint")
+    monkeypatch.setattr("nuwaxl.parts.components.BUNDLED", tmp_path / "checkpoint")
     monkeypatch.chdir(tmp_path)
     session: dict[str, object] = {}
     for block in blocks(README, "python"):
