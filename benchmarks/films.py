@@ -25,13 +25,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import describe, quiet, save, save_plot
+from nuwaxl.denoising.sampling import SamplingConfig
 from nuwaxl.evaluation.baselines import planned_film
 from nuwaxl.evaluation.rows import plan_of
 from nuwaxl.evaluation.stories import KnownFilm, sample_films
-from nuwaxl.executors import ThreadedExecutor
-from nuwaxl.film import Film
-from nuwaxl.pipeline import LongVideoPipeline
-from nuwaxl.sampling import SamplingConfig
+from nuwaxl.executors.local import ThreadedExecutor
+from nuwaxl.films.film import Film
+from nuwaxl.pipelines.long_video import LongVideoPipeline
 from nuwaxl.video import VideoWriter
 
 FRAMES = (64, 226, 1024, 3376)

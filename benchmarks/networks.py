@@ -20,9 +20,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import describe, interleaved, product, save
-from nuwaxl.devices import autocast, fast_dtype
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.mask_unet3d import MaskUNet3D
+from nuwaxl.tensors.devices import autocast, fast_dtype
 
 CHANNELS, CELLS, FRAMES, PROMPT_DIM = 16, 8, 16, 256
 PICTURE = 128

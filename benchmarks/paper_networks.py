@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from nuwaxl.components import BUNDLED
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.mask_unet3d import MaskUNet3D
-from nuwaxl.pipeline import LongVideoPipeline
+from nuwaxl.parts.components import BUNDLED
+from nuwaxl.pipelines.long_video import LongVideoPipeline
 from nuwaxl.training.main import train
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "train"

@@ -33,9 +33,8 @@ from benchmarks.paper_networks import (
     claim_folder,
 )
 from benchmarks.paper_numbers import AVG_FD, BLOCK_FD, LENGTHS, SECONDS, as_markdown, verdicts
-from nuwaxl.coarse_to_fine import SegmentJob
-from nuwaxl.denoiser import SegmentDenoiser
-from nuwaxl.devices import autocast
+from nuwaxl.denoising.denoiser import SegmentDenoiser
+from nuwaxl.denoising.sampling import SamplingConfig
 from nuwaxl.evaluation.evaluate import films_of, measure_row
 from nuwaxl.evaluation.features import FilmFeatures, Readers, film_features, load_readers
 from nuwaxl.evaluation.measuring import measure_film
@@ -43,10 +42,11 @@ from nuwaxl.evaluation.rows import MadeFilm, critical_path, render_film
 from nuwaxl.evaluation.scoring import Effort, Score, score_row
 from nuwaxl.evaluation.settings import EvaluationConfig, check_sources
 from nuwaxl.evaluation.stories import KnownFilm
-from nuwaxl.executors import LocalExecutor
+from nuwaxl.executors.local import LocalExecutor
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
-from nuwaxl.pipeline import LongVideoPipeline
-from nuwaxl.sampling import SamplingConfig
+from nuwaxl.pipelines.long_video import LongVideoPipeline
+from nuwaxl.tensors.devices import autocast
+from nuwaxl.tree.coarse_to_fine import SegmentJob
 
 TABLES = ("1", "2a", "2b", "2c", "2d", "latents")
 MIDDLE = 226

@@ -20,8 +20,8 @@ from torch.profiler import profile as record
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import describe, interleaved, product, save
-from nuwaxl.devices import autocast, fast_dtype
 from nuwaxl.models.mask_unet3d import MaskUNet3D
+from nuwaxl.tensors.devices import autocast, fast_dtype
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "convolutions": ("convolution",),

@@ -35,16 +35,16 @@ from tiny import tiny_pipeline
 from benchmarks.breaking import prove_disk, prove_kills
 from nuwaxl.cli.plan import plan_film
 from nuwaxl.cli.request import resolve_request
-from nuwaxl.coarse_to_fine import SegmentJob, SegmentModel
-from nuwaxl.disk_store import DiskStore
-from nuwaxl.executors import LocalExecutor, ThreadedExecutor
-from nuwaxl.film import Film
-from nuwaxl.inputs import FilmEdit
-from nuwaxl.pipeline import ExecutorFactory, LongVideoPipeline
-from nuwaxl.sampling import SamplingConfig
-from nuwaxl.store import MemoryStore, SegmentStore
-from nuwaxl.storyline import Storyline
-from nuwaxl.timeline import Timeline
+from nuwaxl.denoising.sampling import SamplingConfig
+from nuwaxl.executors.local import LocalExecutor, ThreadedExecutor
+from nuwaxl.films.film import Film
+from nuwaxl.films.inputs import FilmEdit
+from nuwaxl.pipelines.long_video import ExecutorFactory, LongVideoPipeline
+from nuwaxl.stores.disk import DiskStore
+from nuwaxl.stores.store import MemoryStore, SegmentStore
+from nuwaxl.tree.coarse_to_fine import SegmentJob, SegmentModel
+from nuwaxl.tree.storyline import Storyline
+from nuwaxl.tree.timeline import Timeline
 from nuwaxl.video import VideoWriter
 
 FPS = 8
@@ -116,7 +116,7 @@ def start_ray() -> None:
 def executor_of(kind: str, workers: int, batch_size: int) -> ExecutorFactory:
     def make(model: Any) -> Any:
         if kind == "ray":
-            from nuwaxl.ray_executor import RayExecutor
+            from nuwaxl.executors.ray_cluster import RayExecutor
 
             return RayExecutor(model, num_workers=workers, batch_size=batch_size, pad_batches=True)
         if workers == 1:

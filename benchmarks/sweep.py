@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.machine import describe, save, save_svg
-from nuwaxl.components import BUNDLED, LongVideoComponents
+from nuwaxl.denoising.sampling import SamplingConfig
 from nuwaxl.evaluation.evaluate import films_of, measure_row
 from nuwaxl.evaluation.features import film_features, load_readers
 from nuwaxl.evaluation.plots import scatter_plot
@@ -26,9 +26,9 @@ from nuwaxl.evaluation.rows import plan_of, render_film
 from nuwaxl.evaluation.scoring import Effort, score_row
 from nuwaxl.evaluation.settings import GENERATED, EvaluationConfig, check_sources, read_world
 from nuwaxl.evaluation.stories import KnownFilm
-from nuwaxl.jobs import FilmPlan
-from nuwaxl.pipeline import LongVideoPipeline
-from nuwaxl.sampling import SamplingConfig
+from nuwaxl.parts.components import BUNDLED, LongVideoComponents
+from nuwaxl.pipelines.long_video import LongVideoPipeline
+from nuwaxl.tree.jobs import FilmPlan
 
 DEFAULTS = [
     f"{scheduler}:{steps}/{max(1, steps // 2)}:{guidance}/1"

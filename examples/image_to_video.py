@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from nuwaxl import LongVideoPipeline, SamplingConfig, write_video
-from nuwaxl.storyline import parse_length
 from nuwaxl.toon import Scene, canonical_caption
 from nuwaxl.toon.render import render
+from nuwaxl.tree.storyline import parse_length
 
 SCENE = Scene("car", "city", "night", "drive", "right", start=0.0, duration=60.0)
 

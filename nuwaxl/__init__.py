@@ -9,45 +9,45 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffusers import ModelMixin
 
-    from nuwaxl.backend_pipeline import BackendPipeline
-    from nuwaxl.coarse_to_fine import Orchestrator, SegmentJob, SegmentModel
-    from nuwaxl.denoiser import SegmentDenoiser
-    from nuwaxl.disk_store import DiskStore
-    from nuwaxl.inputs import FilmEdit
+    from nuwaxl.denoising.denoiser import SegmentDenoiser
+    from nuwaxl.denoising.sampling import SamplingConfig
+    from nuwaxl.films.inputs import FilmEdit
     from nuwaxl.models.autoencoder import TemporalAutoencoderKL
     from nuwaxl.models.mask_transformer3d import MaskTransformer3D
     from nuwaxl.models.mask_unet3d import MaskUNet3D
     from nuwaxl.models.prompt_adapter import PromptAdapter
-    from nuwaxl.pipeline import LongVideoPipeline
-    from nuwaxl.sampling import SamplingConfig
-    from nuwaxl.store import MemoryStore, SegmentStore
-    from nuwaxl.storyline import Storyline
-    from nuwaxl.timeline import Segment, Timeline
+    from nuwaxl.pipelines.backend import BackendPipeline
+    from nuwaxl.pipelines.long_video import LongVideoPipeline
+    from nuwaxl.stores.disk import DiskStore
+    from nuwaxl.stores.store import MemoryStore, SegmentStore
+    from nuwaxl.tree.coarse_to_fine import Orchestrator, SegmentJob, SegmentModel
+    from nuwaxl.tree.storyline import Storyline
+    from nuwaxl.tree.timeline import Segment, Timeline
     from nuwaxl.video import VideoWriter, contact_sheet, read_video, write_video
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BackendPipeline": "nuwaxl.backend_pipeline",
-    "DiskStore": "nuwaxl.disk_store",
-    "FilmEdit": "nuwaxl.inputs",
-    "LongVideoPipeline": "nuwaxl.pipeline",
+    "BackendPipeline": "nuwaxl.pipelines.backend",
+    "DiskStore": "nuwaxl.stores.disk",
+    "FilmEdit": "nuwaxl.films.inputs",
+    "LongVideoPipeline": "nuwaxl.pipelines.long_video",
     "MaskTransformer3D": "nuwaxl.models.mask_transformer3d",
     "MaskUNet3D": "nuwaxl.models.mask_unet3d",
-    "MemoryStore": "nuwaxl.store",
+    "MemoryStore": "nuwaxl.stores.store",
     # diffusers saves our models as ["nuwaxl", "MaskUNet3D"] and then looks for the base class here.
     "ModelMixin": "diffusers",
-    "Orchestrator": "nuwaxl.coarse_to_fine",
+    "Orchestrator": "nuwaxl.tree.coarse_to_fine",
     "PromptAdapter": "nuwaxl.models.prompt_adapter",
-    "SamplingConfig": "nuwaxl.sampling",
-    "Segment": "nuwaxl.timeline",
-    "SegmentDenoiser": "nuwaxl.denoiser",
-    "SegmentJob": "nuwaxl.coarse_to_fine",
-    "SegmentModel": "nuwaxl.coarse_to_fine",
-    "SegmentStore": "nuwaxl.store",
-    "Storyline": "nuwaxl.storyline",
+    "SamplingConfig": "nuwaxl.denoising.sampling",
+    "Segment": "nuwaxl.tree.timeline",
+    "SegmentDenoiser": "nuwaxl.denoising.denoiser",
+    "SegmentJob": "nuwaxl.tree.coarse_to_fine",
+    "SegmentModel": "nuwaxl.tree.coarse_to_fine",
+    "SegmentStore": "nuwaxl.stores.store",
+    "Storyline": "nuwaxl.tree.storyline",
     "TemporalAutoencoderKL": "nuwaxl.models.autoencoder",
-    "Timeline": "nuwaxl.timeline",
+    "Timeline": "nuwaxl.tree.timeline",
     "VideoWriter": "nuwaxl.video",
     "contact_sheet": "nuwaxl.video",
     "read_video": "nuwaxl.video",

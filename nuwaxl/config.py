@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from nuwaxl.parts import ModelParts
-from nuwaxl.sampling import SamplingConfig
+from nuwaxl.denoising.sampling import SamplingConfig
+from nuwaxl.parts.sizes import ModelParts
 
 if TYPE_CHECKING:
     import yaml

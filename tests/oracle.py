@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nuwaxl.coarse_to_fine import Orchestrator, SegmentJob
-from nuwaxl.executors import LocalExecutor
-from nuwaxl.store import MemoryStore
-from nuwaxl.storyline import Storyline
-from nuwaxl.timeline import Timeline
+from nuwaxl.executors.local import LocalExecutor
+from nuwaxl.stores.store import MemoryStore
+from nuwaxl.tree.coarse_to_fine import Orchestrator, SegmentJob
+from nuwaxl.tree.storyline import Storyline
+from nuwaxl.tree.timeline import Timeline
 
 LATENT_SHAPE = (2, 1, 3)
 

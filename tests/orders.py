@@ -2,7 +2,7 @@
 
 import random
 
-from nuwaxl.film import Film
+from nuwaxl.films.film import Film
 
 ORDERS = ("display", "level", "reversed", "random")
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from nuwaxl import LongVideoPipeline
 from nuwaxl.data.latents import encode_strips
 from nuwaxl.data.strips import StripsConfig
-from nuwaxl.lora import add_lora
 from nuwaxl.models import MaskTransformer3D, MaskUNet3D, TemporalAutoencoderKL
 from nuwaxl.models.backbones import load_backbone
+from nuwaxl.parts.lora import add_lora
 from nuwaxl.training.assemble import AssembleConfig, assemble
 from nuwaxl.training.diffusion import (
     DiffusionStage,

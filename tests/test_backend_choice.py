@@ -20,12 +20,12 @@ from nuwaxl.backends.checkpoints import find_checkpoint, pinned
 from nuwaxl.backends.loading import quantization
 from nuwaxl.cli import main
 from nuwaxl.cli.app import app
-from nuwaxl.codecs import PixelCodec
-from nuwaxl.film_state import FilmState, from_json, to_json
-from nuwaxl.sampling import SamplingConfig
-from nuwaxl.store import EightBitStore, MemoryStore
-from nuwaxl.storyline import Storyline
-from nuwaxl.unit_scale import to_eight_bit, to_unit_scale
+from nuwaxl.denoising.sampling import SamplingConfig
+from nuwaxl.pictures.codecs import PixelCodec
+from nuwaxl.projects.state import FilmState, from_json, to_json
+from nuwaxl.stores.store import EightBitStore, MemoryStore
+from nuwaxl.tensors.unit_scale import to_eight_bit, to_unit_scale
+from nuwaxl.tree.storyline import Storyline
 
 DOG = ("generate", "--prompt", "a dog", "--length", "20")
 TINY = ("--size", f"{SIZE}x{SIZE}", "--segment-length", "9", "--device", "cpu")

@@ -14,9 +14,9 @@ from tiny_backends import SIZE, save_tiny
 from nuwaxl.backends.runs import PixelRun, join_prompts, to_pixels
 from nuwaxl.backends.stills import paint_stills, show_pictures
 from nuwaxl.backends.video import run_ltx, run_wan_flf, run_wan_vace
-from nuwaxl.coarse_to_fine import SegmentJob
-from nuwaxl.sampling import RoleSettings
-from nuwaxl.timeline import Segment
+from nuwaxl.denoising.sampling import RoleSettings
+from nuwaxl.tree.coarse_to_fine import SegmentJob
+from nuwaxl.tree.timeline import Segment
 
 
 def picture(seed: int) -> PIL.Image.Image:

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from tiny_backends import SIZE, save_tiny
 
-from nuwaxl.backend_pipeline import BackendPipeline
 from nuwaxl.backends.segment_model import BackendModel
 from nuwaxl.cli import main
-from nuwaxl.sampling import SamplingConfig
+from nuwaxl.denoising.sampling import SamplingConfig
+from nuwaxl.pipelines.backend import BackendPipeline
 
 Roles = tuple[str, ...]
 MACHINE = ("--device", "cpu", "--dtype", "float32", "--quiet")

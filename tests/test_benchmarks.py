@@ -14,8 +14,8 @@ from tiny import tiny_unet
 
 from benchmarks import films, networks, paper_numbers, paper_tables, profile
 from benchmarks.paper_numbers import AVG_FD, BLOCK_FD, Claim, Verdict, as_markdown, claims, verdicts
-from nuwaxl.devices import autocast
 from nuwaxl.models.mask_unet3d import MaskUNet3D
+from nuwaxl.tensors.devices import autocast
 
 ROOT = Path(__file__).parent.parent
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuwaxl.branching import divide_interval
-from nuwaxl.timeline import Timeline
+from nuwaxl.tree.branching import divide_interval
+from nuwaxl.tree.timeline import Timeline
 
 
 def depths_taken(num_frames: int, segment_length: int) -> list[int]:

@@ -19,11 +19,11 @@ from small_disk import fill, mount_small_disk
 from tiny import tiny_pipeline
 
 from nuwaxl.cli import main
-from nuwaxl.codecs import PixelCodec
-from nuwaxl.executors import SegmentTooLargeError, ThreadedExecutor
-from nuwaxl.film import Film
-from nuwaxl.store import MemoryStore
-from nuwaxl.timeline import Timeline
+from nuwaxl.executors.local import SegmentTooLargeError, ThreadedExecutor
+from nuwaxl.films.film import Film
+from nuwaxl.pictures.codecs import PixelCodec
+from nuwaxl.stores.store import MemoryStore
+from nuwaxl.tree.timeline import Timeline
 from nuwaxl.video import VideoWriter
 
 
@@ -79,7 +79,7 @@ def test_a_killed_film_goes_on_from_where_it_was(shell: Shell, checkpoint: str):
 def test_what_breaks_off_says_what_is_kept_and_how_to_go_on(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
 ):
-    from nuwaxl.disk_store import DiskStore
+    from nuwaxl.stores.disk import DiskStore
 
     write = DiskStore._write
 

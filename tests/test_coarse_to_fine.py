@@ -19,10 +19,10 @@ from oracle import (
     pins_on_the_film,
 )
 
-from nuwaxl.executors import LocalExecutor, ThreadedExecutor
-from nuwaxl.store import FrameMissingError, MemoryStore
-from nuwaxl.storyline import Storyline
-from nuwaxl.timeline import Timeline
+from nuwaxl.executors.local import LocalExecutor, ThreadedExecutor
+from nuwaxl.stores.store import FrameMissingError, MemoryStore
+from nuwaxl.tree.storyline import Storyline
+from nuwaxl.tree.timeline import Timeline
 
 SMALL = Timeline(65, 5)  # full: 1 + 4 + 16 segments of 5 frames, keyframes 0 16 32 48 64
 PAPER = Timeline.full(3)  # 3,376 frames, 241 segments of 16

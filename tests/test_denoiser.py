@@ -14,8 +14,7 @@ from tiny import (
 )
 from torch import Tensor, nn
 
-from nuwaxl.coarse_to_fine import SegmentJob, SegmentModel
-from nuwaxl.denoiser import (
+from nuwaxl.denoising.denoiser import (
     SCHEDULERS,
     SegmentDenoiser,
     draw_noise,
@@ -23,9 +22,10 @@ from nuwaxl.denoiser import (
     make_scheduler,
     rescale_guidance,
 )
-from nuwaxl.sampling import SamplingConfig
-from nuwaxl.text import PromptEncoder
-from nuwaxl.timeline import Segment
+from nuwaxl.denoising.sampling import SamplingConfig
+from nuwaxl.denoising.text import PromptEncoder
+from nuwaxl.tree.coarse_to_fine import SegmentJob, SegmentModel
+from nuwaxl.tree.timeline import Segment
 
 PREDICTIONS = ("epsilon", "v_prediction")
 STOCHASTIC = ("ddpm", "lcm")

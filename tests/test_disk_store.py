@@ -10,10 +10,10 @@ import pytest
 import torch
 from oracle import LinearModel, film, orchestrate
 
-from nuwaxl.disk_store import MADE, DiskStore, StoreWriteError
-from nuwaxl.executors import LocalExecutor
-from nuwaxl.store import FrameMissingError, SegmentStore
-from nuwaxl.timeline import Timeline
+from nuwaxl.executors.local import LocalExecutor
+from nuwaxl.stores.disk import MADE, DiskStore, StoreWriteError
+from nuwaxl.stores.store import FrameMissingError, SegmentStore
+from nuwaxl.tree.timeline import Timeline
 
 KEY = "ab" + 62 * "0"
 SMALL = Timeline(17, 5)  # 1 + 4 segments

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from oracle import LATENT_SHAPE, LinearModel, film, orchestrate
 from torch import Tensor
 
-from nuwaxl.coarse_to_fine import Edit, SegmentJob
-from nuwaxl.executors import LocalExecutor
-from nuwaxl.store import MemoryStore
-from nuwaxl.storyline import Storyline
-from nuwaxl.timeline import Timeline
+from nuwaxl.executors.local import LocalExecutor
+from nuwaxl.stores.store import MemoryStore
+from nuwaxl.tree.coarse_to_fine import Edit, SegmentJob
+from nuwaxl.tree.storyline import Storyline
+from nuwaxl.tree.timeline import Timeline
 
 SMALL = Timeline(65, 5)  # keyframes 0 16 32 48 64
 PAPER = Timeline.full(3)

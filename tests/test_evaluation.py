@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 import nuwaxl.cli.evaluate as command
 from nuwaxl.cli.errors import CommandError
 from nuwaxl.config import ConfigError
+from nuwaxl.denoising.sampling import SamplingConfig
 from nuwaxl.evaluation.evaluate import Evaluation, evaluate
 from nuwaxl.evaluation.features import Readers, load_readers
 from nuwaxl.evaluation.measuring import measure_film
@@ -34,7 +35,6 @@ from nuwaxl.evaluation.rows import make_row, render_film
 from nuwaxl.evaluation.settings import ROWS, EvaluationConfig, read_world
 from nuwaxl.evaluation.stories import KnownFilm, known_film, sample_films
 from nuwaxl.evaluation.table import lines_of, probe_line, terminal_tables
-from nuwaxl.sampling import SamplingConfig
 from nuwaxl.toon import Scene, Story
 
 FACTS: dict[str, object] = {"accuracy": {"renders": {"actor": 0.99}}}

@@ -5,12 +5,12 @@ import pytest
 import torch
 from tiny import tiny_pipeline
 
+from nuwaxl.denoising.sampling import SamplingConfig
 from nuwaxl.evaluation.baselines import HierarchyTimeline, SequentialTimeline, planned_film
 from nuwaxl.evaluation.rows import critical_path, make_row, plan_of, real_keyframes
 from nuwaxl.evaluation.stories import known_film
-from nuwaxl.sampling import SamplingConfig
-from nuwaxl.timeline import Timeline
 from nuwaxl.toon import Scene, Story
+from nuwaxl.tree.timeline import Timeline
 
 PLANS: list[Any] = [SequentialTimeline, HierarchyTimeline]
 SAMPLING = SamplingConfig(num_inference_steps=2, guidance_scale=1.0)

@@ -7,10 +7,10 @@ import pytest
 from tiny import tiny_pipeline
 
 from benchmarks.sweep import evaluations_per_frame, main, read_setting
+from nuwaxl.denoising.sampling import SamplingConfig
 from nuwaxl.evaluation.plots import scatter_plot
 from nuwaxl.evaluation.probe import Probe
 from nuwaxl.evaluation.stories import known_film
-from nuwaxl.sampling import SamplingConfig
 from nuwaxl.toon import Scene, Story
 
 

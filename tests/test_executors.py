@@ -8,9 +8,9 @@ import torch
 from oracle import LATENT_SHAPE, LinearModel, film, orchestrate
 from torch import Tensor
 
-from nuwaxl.coarse_to_fine import Executor, SegmentJob, SegmentModel
-from nuwaxl.executors import LocalExecutor, SegmentTooLargeError, ThreadedExecutor
-from nuwaxl.timeline import Timeline
+from nuwaxl.executors.local import LocalExecutor, SegmentTooLargeError, ThreadedExecutor
+from nuwaxl.tree.coarse_to_fine import Executor, SegmentJob, SegmentModel
+from nuwaxl.tree.timeline import Timeline
 
 TIMELINE = Timeline(65, 5)  # full: 1 + 4 + 16 segments of 5 frames
 
@@ -64,7 +64,7 @@ def test_out_of_memory_halves_the_batch_loses_nothing_and_is_remembered(caplog):
     jobs, given = leaf_batch(13)
     model = LinearModel(max_batch=3)
     executor = LocalExecutor(model, batch_size=16)
-    with caplog.at_level(logging.WARNING, "nuwaxl.executors"):
+    with caplog.at_level(logging.WARNING, "nuwaxl.executors.local"):
         latents = executor.generate(jobs, given)
     assert torch.equal(latents, LinearModel().generate(jobs, given))
     assert [job for call in model.calls for job in call] == jobs
@@ -217,7 +217,7 @@ class ClockedModel(LinearModel):
 @pytest.mark.parametrize(("pays_until", "found"), [(1, 1), (4, 4), (64, 16)])
 def test_the_batch_size_is_found_by_measuring_the_film_s_own_runs(monkeypatch, pays_until, found):
     clock = [0.0]
-    monkeypatch.setattr("nuwaxl.executors.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("nuwaxl.executors.local.time.perf_counter", lambda: clock[0])
     model = ClockedModel(pays_until, clock)
     executor = LocalExecutor(model, max_batch_size=16)
     made = film(orchestrate(Timeline(1025, 5), executor, model=model))

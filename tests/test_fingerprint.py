@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny import tiny_pipeline, tiny_unet
 
-from nuwaxl.fingerprint import module_fingerprint
-from nuwaxl.pipeline import LongVideoPipeline
+from nuwaxl.pipelines.long_video import LongVideoPipeline
+from nuwaxl.tensors.fingerprint import module_fingerprint
 
 
 def lora_unet() -> Any:

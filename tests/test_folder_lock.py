@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from nuwaxl.folder_lock import FolderInUseError, FolderLock
+from nuwaxl.stores.folder_lock import FolderInUseError, FolderLock
 
 HOLD = """
 import sys, pathlib
-from nuwaxl.folder_lock import FolderLock
+from nuwaxl.stores.folder_lock import FolderLock
 with FolderLock(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from nuwaxl.cli.plan import plan_film
 from nuwaxl.cli.request import resolve_request
-from nuwaxl.coarse_to_fine import Executor, SegmentJob
-from nuwaxl.timeline import Timeline
+from nuwaxl.tree.coarse_to_fine import Executor, SegmentJob
+from nuwaxl.tree.timeline import Timeline
 
 
 class VirtualExecutor:
@@ -79,7 +79,7 @@ def test_the_plan_expects_what_workers_take_within_ten_percent(
             executor.pass_time()
         return wait(futures, timeout, when)
 
-    monkeypatch.setattr("nuwaxl.coarse_to_fine.wait", wait_in_virtual_time)
+    monkeypatch.setattr("nuwaxl.tree.coarse_to_fine.wait", wait_in_virtual_time)
     film = orchestrate(timeline, executor)
     for _ in film.run("level") if order == "level" else film.windows():
         pass

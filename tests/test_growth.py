@@ -102,12 +102,15 @@ def test_a_widened_unet_is_nearly_what_it_was() -> None:
     }
     seen: dict[str, list[torch.Tensor]] = {"finest": [], "middle": []}
     for network in (old, new):
-        for name, block in (("finest", network.down_blocks[0]), ("middle", network.mid_block)):
-            block.register_forward_hook(
-                lambda _, __, out, name=name: seen[name].append(
-                    out[0] if isinstance(out, tuple) else out
-                )
-            )
+
+        def note_finest(_: object, __: object, out: tuple[torch.Tensor, object]) -> None:
+            seen["finest"].append(out[0])
+
+        def note_middle(_: object, __: object, out: torch.Tensor) -> None:
+            seen["middle"].append(out)
+
+        network.down_blocks[0].register_forward_hook(note_finest)
+        network.mid_block.register_forward_hook(note_middle)
     with torch.no_grad():
         before, after = (each(*inputs, **options).sample for each in (old, new))
         fresh = tiny_unet(seed=5, **WIDENED, num_prompt_tokens=2)(*inputs, **options).sample

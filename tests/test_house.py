@@ -16,9 +16,12 @@ SOURCES = sorted(
 HEAVY = ("torch", "numpy", "diffusers", "transformers", "PIL", "av")
 LIGHT = (
     "nuwaxl",
-    "nuwaxl.timeline",
-    "nuwaxl.storyline",
-    "nuwaxl.sampling",
+    "nuwaxl.tree.timeline",
+    "nuwaxl.tree.storyline",
+    "nuwaxl.tree.jobs",
+    "nuwaxl.denoising.sampling",
+    "nuwaxl.parts.sizes",
+    "nuwaxl.projects.project",
     "nuwaxl.config",
     "nuwaxl.cli",
 )

@@ -13,7 +13,7 @@ from tiny import PROMPT_DIM, WORDS, tiny_tokenizer
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from nuwaxl import LongVideoPipeline
-from nuwaxl.text import PromptEncoder
+from nuwaxl.denoising.text import PromptEncoder
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 NOISE: dict[str, Any] = {

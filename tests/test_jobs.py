@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import LATENT_SHAPE, LinearModel, RecordingStore, film, orchestrate
 
-from nuwaxl.executors import LocalExecutor
-from nuwaxl.storyline import Storyline
-from nuwaxl.timeline import Timeline
+from nuwaxl.executors.local import LocalExecutor
+from nuwaxl.tree.storyline import Storyline
+from nuwaxl.tree.timeline import Timeline
 
 SMALL = Timeline(65, 5)  # full: 1 + 4 + 16 segments of 5 frames, keyframes 0 16 32 48 64
 
@@ -106,7 +106,7 @@ def test_a_pinned_frame_can_be_known_by_its_picture():
 
 
 def test_jobs_are_remembered_for_few_segments(monkeypatch):
-    monkeypatch.setattr("nuwaxl.jobs._MAX_JOBS_REMEMBERED", 8)
+    monkeypatch.setattr("nuwaxl.tree.jobs._MAX_JOBS_REMEMBERED", 8)
     orchestrator = orchestrate(SMALL)
     assert keys(orchestrator) == keys(orchestrate(SMALL))
     assert len(orchestrator.plan._jobs) == 8

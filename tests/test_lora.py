@@ -12,7 +12,7 @@ from nuwaxl.cli import main
 from nuwaxl.config import ConfigError
 from nuwaxl.models.mask_unet3d import MaskUNet3D
 from nuwaxl.models.prompt_adapter import PromptAdapter
-from nuwaxl.pipeline import LongVideoPipeline
+from nuwaxl.pipelines.long_video import LongVideoPipeline
 from nuwaxl.training.diffusion import LoraTraining
 from nuwaxl.training.loop import train
 from nuwaxl.training.main import read_training

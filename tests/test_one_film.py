@@ -8,11 +8,11 @@ import pytest
 from orders import ORDERS, make_in
 from tiny import tiny_pipeline
 
-from nuwaxl.coarse_to_fine import Executor
-from nuwaxl.executors import LocalExecutor, ThreadedExecutor
-from nuwaxl.pipeline import LongVideoPipeline
-from nuwaxl.sampling import SamplingConfig
-from nuwaxl.store import MemoryStore
+from nuwaxl.denoising.sampling import SamplingConfig
+from nuwaxl.executors.local import LocalExecutor, ThreadedExecutor
+from nuwaxl.pipelines.long_video import LongVideoPipeline
+from nuwaxl.stores.store import MemoryStore
+from nuwaxl.tree.coarse_to_fine import Executor
 
 BATCH_SIZES = (1, 4, 16)
 

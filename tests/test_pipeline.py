@@ -13,12 +13,12 @@ from diffusers import DPMSolverMultistepScheduler
 from tiny import LATENT_SHAPE, SIZE, tiny_pipeline
 from torch import Tensor
 
-from nuwaxl.coarse_to_fine import SegmentJob
-from nuwaxl.executors import LocalExecutor, ThreadedExecutor
-from nuwaxl.pipeline import LongVideoPipeline
-from nuwaxl.sampling import SamplingConfig
-from nuwaxl.store import MemoryStore
-from nuwaxl.storyline import Storyline
+from nuwaxl.denoising.sampling import SamplingConfig
+from nuwaxl.executors.local import LocalExecutor, ThreadedExecutor
+from nuwaxl.pipelines.long_video import LongVideoPipeline
+from nuwaxl.stores.store import MemoryStore
+from nuwaxl.tree.coarse_to_fine import SegmentJob
+from nuwaxl.tree.storyline import Storyline
 
 FAST: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 1.0}
 SAMPLING = SamplingConfig(num_inference_steps=2, guidance_scale=1.0)

@@ -16,9 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from nuwaxl.cli.app import app
 from nuwaxl.cli.planned_model import Work, film_work, show_model, spell_flop
 from nuwaxl.config import GenerateConfig, load_config
-from nuwaxl.model_costs import ModelCosts, PartCost
-from nuwaxl.parts import ModelParts
-from nuwaxl.sampling import SamplingConfig
+from nuwaxl.denoising.sampling import SamplingConfig
+from nuwaxl.parts.costs import ModelCosts, PartCost
+from nuwaxl.parts.sizes import ModelParts
 
 PAGE = (Path(__file__).parent.parent / "docs" / "models.md").read_text()
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -11,7 +11,7 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionUpscalePipeline
 from tiny import tiny_pipeline
 
-from nuwaxl.interpolation import interpolated_frames
+from nuwaxl.films.interpolation import interpolated_frames
 from nuwaxl.postprocessing import (
     BurnCaptions,
     Cue,
@@ -27,8 +27,8 @@ from nuwaxl.postprocessing import (
     mux,
     write_srt,
 )
-from nuwaxl.store import MemoryStore
-from nuwaxl.storyline import Storyline
+from nuwaxl.stores.store import MemoryStore
+from nuwaxl.tree.storyline import Storyline
 from nuwaxl.video import read_video, write_video
 
 CUES = (Cue(0.0, 1.0, "a dog {runs}"), Cue(1.0, 2.5, "a cat"))

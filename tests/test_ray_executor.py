@@ -18,17 +18,17 @@ from orders import ORDERS, make_in
 from tiny import tiny_pipeline
 from torch import Tensor
 
-from nuwaxl.coarse_to_fine import Executor, SegmentJob, SegmentModel
-from nuwaxl.executors import LocalExecutor, WorkerLostError
-from nuwaxl.film import Film
-from nuwaxl.sampling import SamplingConfig
-from nuwaxl.store import MemoryStore
-from nuwaxl.timeline import Timeline
+from nuwaxl.denoising.sampling import SamplingConfig
+from nuwaxl.executors.local import LocalExecutor, WorkerLostError
+from nuwaxl.films.film import Film
+from nuwaxl.stores.store import MemoryStore
+from nuwaxl.tree.coarse_to_fine import Executor, SegmentJob, SegmentModel
+from nuwaxl.tree.timeline import Timeline
 
 ray = pytest.importorskip("ray")
 
 
-from nuwaxl.ray_executor import RayExecutor  # noqa: E402
+from nuwaxl.executors.ray_cluster import RayExecutor  # noqa: E402
 
 NUM_FRAMES, BATCH_SIZE = 28, 2  # in runs of 4 frames: 1 + 3 + 9
 LARGE = (1, 4, 64, 64, 64)  # 4 MiB: Ray sends what is smaller than 100 kB in the message itself

@@ -17,8 +17,8 @@ from tiny import SIZE, tiny_pipeline, tiny_text_encoder, tiny_tokenizer
 
 from nuwaxl.cli import main
 from nuwaxl.config import read_story
-from nuwaxl.timeline import Timeline
 from nuwaxl.training.diffusion import NoiseConfig
+from nuwaxl.tree.timeline import Timeline
 from nuwaxl.video import probe
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +63,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def workplace(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder in which the tiny model is the bundled one."""
-    monkeypatch.setattr("nuwaxl.components.BUNDLED", Path(checkpoint))
+    monkeypatch.setattr("nuwaxl.parts.components.BUNDLED", Path(checkpoint))
     monkeypatch.setattr("nuwaxl.cli.request.BUNDLED", (checkpoint,))
     monkeypatch.chdir(tmp_path)
     for name in ("configs", "examples"):
@@ -137,7 +137,7 @@ def test_every_training_config_stands_in_the_documents() -> None:
 
 def test_the_readme_is_a_session_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_pipeline(segment_length=16).save_pretrained(tmp_path / "checkpoint")
-    monkeypatch.setattr("nuwaxl.components.BUNDLED", tmp_path / "checkpoint")
+    monkeypatch.setattr("nuwaxl.parts.components.BUNDLED", tmp_path / "checkpoint")
     monkeypatch.chdir(tmp_path)
     session: dict[str, object] = {}
     for block in blocks(README, "python"):
@@ -177,15 +177,24 @@ def test_the_counts_of_the_readme_are_those_of_the_timeline() -> None:
     assert Timeline(1024).num_segments == 91
 
 
-def test_the_layers_of_contributing_are_in_the_contract() -> None:
+def floors(layers: list[str]) -> list[set[str]]:
+    """The modules of each layer; those of one layer may stand in any order."""
+    return [set(re.findall(r"\w+", layer)) for layer in layers]
+
+
+def test_the_house_of_contributing_is_in_the_contracts() -> None:
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
-    (contract,) = [c for c in tool["importlinter"]["contracts"] if c["type"] == "layers"]
-    layers = [set(re.findall(r"\w+", row)) for row in contract["layers"]]
-    rows = re.findall(r"^\| ([a-z_0-9, ]+) \| [^|]+ \|$", CONTRIBUTING, re.MULTILINE)
-    documented = [set(row.split(", ")) for row in rows if row != "modules"]
-    places = [next(i for i, layer in enumerate(layers) if row <= layer) for row in documented]
-    assert places == sorted(set(places))
-    assert len(places) > 8
+    contracts = [c for c in tool["importlinter"]["contracts"] if c["type"] == "layers"]
+    house = {c["containers"][0]: floors(c["layers"]) for c in contracts}
+    cells = r"^\| (\d*) ?\| ([a-z_, ]+) \| .+ \| (.*?) ?\|$"
+    drawn: list[set[str]] = []
+    for floor, rooms, inside in re.findall(cells, CONTRIBUTING, re.MULTILINE):
+        if floor:
+            drawn.append(set())
+        drawn[-1] |= set(rooms.split(", "))
+        if inside:
+            assert floors(inside.split(", ")) == house.pop(f"nuwaxl.{rooms}"), rooms
+    assert house == {"nuwaxl": drawn}
 
 
 def tiny_stable_diffusion(folder: Path) -> None:

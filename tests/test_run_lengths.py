@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import LinearModel, film, orchestrate
 
-from nuwaxl.branching import RunLengths, choose_full_branching
-from nuwaxl.coarse_to_fine import Edit
-from nuwaxl.executors import LocalExecutor
-from nuwaxl.store import MemoryStore
-from nuwaxl.storyline import Storyline
-from nuwaxl.timeline import Timeline
+from nuwaxl.executors.local import LocalExecutor
+from nuwaxl.stores.store import MemoryStore
+from nuwaxl.tree.branching import RunLengths, choose_full_branching
+from nuwaxl.tree.coarse_to_fine import Edit
+from nuwaxl.tree.storyline import Storyline
+from nuwaxl.tree.timeline import Timeline
 
 quick = settings(max_examples=20, deadline=None)
 WAN = RunLengths(most=9, step=4)

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from nuwaxl.sampling import RoleSettings, SamplingConfig
+from nuwaxl.denoising.sampling import RoleSettings, SamplingConfig
 
 
 def test_levels_share_their_settings_unless_told_otherwise():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nuwaxl.store import FrameMissingError, MemoryStore, SegmentStore
+from nuwaxl.stores.store import FrameMissingError, MemoryStore, SegmentStore
 
 
 def latents(value: float, num_frames: int = 3) -> torch.Tensor:

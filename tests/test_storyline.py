@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuwaxl.storyline import Scene, Storyline, format_time, parse_length, parse_time
+from nuwaxl.tree.storyline import Scene, Storyline, format_time, parse_length, parse_time
 
 INF, NAN = math.inf, math.nan
 

@@ -3,7 +3,7 @@ from typing import Any
 import torch
 from tiny import PROMPT_DIM, tiny_prompt_adapter, tiny_text_encoder, tiny_tokenizer
 
-from nuwaxl.text import PromptEncoder
+from nuwaxl.denoising.text import PromptEncoder
 
 
 def prompt_encoder(**changes: Any) -> PromptEncoder:

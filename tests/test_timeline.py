@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuwaxl.branching import choose_branching
-from nuwaxl.timeline import Segment, Timeline, Window
+from nuwaxl.tree.branching import choose_branching
+from nuwaxl.tree.timeline import Segment, Timeline, Window
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "timeline.json").read_text())
 quick = settings(max_examples=30, deadline=None)

@@ -17,7 +17,7 @@ from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.mask_transformer3d import MaskTransformer3D
 from nuwaxl.models.mask_unet3d import MaskUNet3D
 from nuwaxl.models.prompt_adapter import PromptAdapter
-from nuwaxl.pipeline import LongVideoPipeline
+from nuwaxl.pipelines.long_video import LongVideoPipeline
 
 LATENT_SHAPE = (4, 4, 4)
 SIZE = 16

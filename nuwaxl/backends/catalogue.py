@@ -10,9 +10,9 @@ from math import lcm
 from pathlib import Path
 from typing import Literal
 
-from nuwaxl.branching import RunLengths
-from nuwaxl.sampling import SamplingConfig
-from nuwaxl.timeline import Timeline
+from nuwaxl.denoising.sampling import SamplingConfig
+from nuwaxl.tree.branching import RunLengths
+from nuwaxl.tree.timeline import Timeline
 
 Role = Literal["global", "local"]
 

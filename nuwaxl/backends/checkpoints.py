@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nuwaxl.backends.catalogue import Backend, BackendChoice, RoleChoice, picture_files
-from nuwaxl.fingerprint import fingerprint
+from nuwaxl.tensors.fingerprint import fingerprint
 
 _INDEX = "model_index.json"
 _HASHED = {".safetensors", ".bin", ".json", ".txt", ".model"}

@@ -10,7 +10,7 @@ import torch
 
 from nuwaxl.backends.catalogue import OFFLOADS, Backend
 from nuwaxl.backends.checkpoints import Checkpoint
-from nuwaxl.devices import best_device, fast_dtype
+from nuwaxl.tensors.devices import best_device, fast_dtype
 
 _QUANTIZED = ("transformer", "transformer_2", "text_encoder", "unet")
 _FULL_PRECISION = {"vae": torch.float32, "image_encoder": torch.float32}

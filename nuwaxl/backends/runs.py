@@ -14,8 +14,8 @@ from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
 
-from nuwaxl.coarse_to_fine import SegmentJob
-from nuwaxl.sampling import RoleSettings
+from nuwaxl.denoising.sampling import RoleSettings
+from nuwaxl.tree.coarse_to_fine import SegmentJob
 
 
 @dataclass(frozen=True)

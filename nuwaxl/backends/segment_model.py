@@ -18,11 +18,11 @@ from nuwaxl.backends.loading import LoadSettings, load_pipeline
 from nuwaxl.backends.runs import PixelRun, to_image
 from nuwaxl.backends.stills import paint_stills, show_pictures
 from nuwaxl.backends.video import RUNS
-from nuwaxl.coarse_to_fine import SegmentJob
-from nuwaxl.fingerprint import fingerprint
-from nuwaxl.pictures import picture_hash, read_picture
-from nuwaxl.sampling import SamplingConfig
-from nuwaxl.unit_scale import to_eight_bit, to_unit_scale
+from nuwaxl.denoising.sampling import SamplingConfig
+from nuwaxl.pictures.reading import picture_hash, read_picture
+from nuwaxl.tensors.fingerprint import fingerprint
+from nuwaxl.tensors.unit_scale import to_eight_bit, to_unit_scale
+from nuwaxl.tree.coarse_to_fine import SegmentJob
 
 _FORMAT = 1
 """Raised when the same weights would be told something else, so that films are made anew."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nuwaxl.backends.catalogue import picture_files
 from nuwaxl.backends.runs import PixelRun, to_pixels
-from nuwaxl.pictures import read_picture
+from nuwaxl.pictures.reading import read_picture
 
 
 def paint_stills(pipeline: Any, run: PixelRun) -> UInt8[Tensor, "frames 3 height width"]:

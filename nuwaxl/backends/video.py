@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nuwaxl.backends.catalogue import BACKENDS
 from nuwaxl.backends.runs import PixelRun, to_pixels
-from nuwaxl.branching import RunLengths
+from nuwaxl.tree.branching import RunLengths
 
 _GREY = (128, 128, 128)
 """What Wan VACE sees where a frame is to be made."""

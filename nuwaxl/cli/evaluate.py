@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nuwaxl.evaluation.scoring import Score
     from nuwaxl.evaluation.settings import EvaluationConfig
     from nuwaxl.models.autoencoder import TemporalAutoencoderKL
-    from nuwaxl.pipeline import LongVideoPipeline
+    from nuwaxl.pipelines.long_video import LongVideoPipeline
 
 SETTINGS = {
     "steps": "num_inference_steps",
@@ -216,14 +216,14 @@ def load_networks(
     Raises:
         ValueError: a file or folder holds something else, or a package is missing.
     """
-    from nuwaxl.devices import best_device
     from nuwaxl.evaluation.features import load_readers
+    from nuwaxl.tensors.devices import best_device
 
     quiet()
     readers = load_readers(config, best_device())
     pipeline = autoencoder = None
     if config.needs_model:
-        from nuwaxl.pipeline import LongVideoPipeline
+        from nuwaxl.pipelines.long_video import LongVideoPipeline
 
         pipeline = LongVideoPipeline.from_pretrained(config.model).to(best_device())
         pipeline.set_progress_bar_config(disable=True)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from nuwaxl.config import nearest
 
 if TYPE_CHECKING:
-    from nuwaxl.coarse_to_fine import Executor
-    from nuwaxl.pipeline import ExecutorFactory
+    from nuwaxl.pipelines.long_video import ExecutorFactory
+    from nuwaxl.tree.coarse_to_fine import Executor
 
 EXECUTORS = ("local", "ray")
 DEFAULT_BATCH = 8
@@ -49,7 +49,7 @@ def executor_factory(name: str, workers: int, batch_size: int | None) -> "Execut
             raise ValueError("`--executor` ray needs Ray: pip install 'nuwaxl[ray]'.")
 
         def on_ray(model: Any) -> "Executor":
-            from nuwaxl.ray_executor import RayExecutor
+            from nuwaxl.executors.ray_cluster import RayExecutor
 
             size, most = sizes_for(model)
             return RayExecutor(model, num_workers=workers, batch_size=size, max_batch_size=most)
@@ -59,8 +59,8 @@ def executor_factory(name: str, workers: int, batch_size: int | None) -> "Execut
         return None
 
     def on_replicas(model: Any) -> "Executor":
-        from nuwaxl.devices import devices_like
-        from nuwaxl.executors import ThreadedExecutor
+        from nuwaxl.executors.local import ThreadedExecutor
+        from nuwaxl.tensors.devices import devices_like
 
         devices = devices_like(model.device, workers)
         replicas = [model, *(model.replica(device) for device in devices[1:])]

@@ -13,7 +13,7 @@ from nuwaxl.cli.finishing import Finishing, subtitle_file, write_finished
 from nuwaxl.cli.making import Show, with_progress
 from nuwaxl.cli.producing import running_of
 from nuwaxl.config import read_story
-from nuwaxl.storyline import Storyline
+from nuwaxl.tree.storyline import Storyline
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,7 @@ from nuwaxl.cli.making import write_film
 if TYPE_CHECKING:
     import numpy as np
 
-    from nuwaxl.storyline import Storyline
+    from nuwaxl.tree.storyline import Storyline
 
 PANEL = "Finishing"
 
@@ -188,8 +188,8 @@ class Finishing:
         if self.upscaler is not None:
             import torch
 
-            from nuwaxl.devices import best_device
             from nuwaxl.postprocessing.upscale import load_upscaler
+            from nuwaxl.tensors.devices import best_device
 
             upscaler = load_upscaler(
                 self.upscaler,

@@ -21,13 +21,13 @@ from nuwaxl.cli.producing import Running
 from nuwaxl.cli.project_film import is_default_output, make_project, tells_a_film
 from nuwaxl.cli.request import FilmRequest, check_bundled, check_sheet, check_size, resolve_request
 from nuwaxl.config import GenerateConfig, load_config
-from nuwaxl.project import Project
+from nuwaxl.projects.project import Project
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from nuwaxl.backend_pipeline import BackendPipeline
-    from nuwaxl.pipeline import LongVideoPipeline
+    from nuwaxl.pipelines.backend import BackendPipeline
+    from nuwaxl.pipelines.long_video import LongVideoPipeline
 
 BUNDLED_WORLD = Path(nuwaxl.__file__).parent / "weights" / "toon" / "world.json"
 """Which actors and backgrounds the bundled checkpoint was trained on."""
@@ -206,7 +206,7 @@ def make_film(request: FilmRequest, running: Running, *, overwrite: bool) -> Non
     except OSError as error:
         raise CommandError(f"{request.config.output} was not written: {error}.", FAILURE) from error
     except RuntimeError as error:
-        from nuwaxl.executors import SegmentTooLargeError, WorkerLostError
+        from nuwaxl.executors.local import SegmentTooLargeError, WorkerLostError
 
         if not isinstance(error, SegmentTooLargeError | WorkerLostError):
             raise

@@ -10,10 +10,10 @@ import typer
 from nuwaxl.cli import options
 from nuwaxl.cli.errors import user_errors
 from nuwaxl.config import DTYPES
-from nuwaxl.parts import PREDICTION_TYPES
+from nuwaxl.parts.sizes import PREDICTION_TYPES
 
 if TYPE_CHECKING:
-    from nuwaxl.pipeline import LongVideoPipeline
+    from nuwaxl.pipelines.long_video import LongVideoPipeline
 
 _SOURCE = "FOLDER_OR_ID"
 _OPTIONS = {
@@ -90,7 +90,7 @@ def init(
     import torch
     import transformers
 
-    from nuwaxl.image_models import ImageModel, save_whole, start_pipeline
+    from nuwaxl.pipelines.image_models import ImageModel, save_whole, start_pipeline
 
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()

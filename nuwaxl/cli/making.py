@@ -16,8 +16,8 @@ from nuwaxl.config import GenerateConfig
 if TYPE_CHECKING:
     import numpy as np
 
-    from nuwaxl.backend_pipeline import BackendPipeline
-    from nuwaxl.pipeline import LongVideoPipeline
+    from nuwaxl.pipelines.backend import BackendPipeline
+    from nuwaxl.pipelines.long_video import LongVideoPipeline
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def load_pipeline(config: GenerateConfig) -> "LongVideoPipeline | BackendPipelin
     import torch
     import transformers
 
-    from nuwaxl.devices import best_device
-    from nuwaxl.pipeline import LongVideoPipeline
+    from nuwaxl.pipelines.long_video import LongVideoPipeline
+    from nuwaxl.tensors.devices import best_device
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
@@ -68,8 +68,8 @@ def _load_backends(config: GenerateConfig, backends: BackendChoice) -> "BackendP
     import torch
     import transformers
 
-    from nuwaxl.backend_pipeline import BackendPipeline
     from nuwaxl.backends.loading import LoadSettings
+    from nuwaxl.pipelines.backend import BackendPipeline
 
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from nuwaxl.backends.catalogue import BACKENDS, OFFLOADS, QUANTIZATIONS
-from nuwaxl.sampling import SCHEDULERS
+from nuwaxl.denoising.sampling import SCHEDULERS
 
 
 def whole_number(text: str | int) -> int:

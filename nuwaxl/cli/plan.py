@@ -13,7 +13,7 @@ from nuwaxl.cli.errors import user_errors
 from nuwaxl.cli.planned_model import as_json as model_as_json
 from nuwaxl.cli.planned_model import film_work, planned_model, show_model
 from nuwaxl.cli.request import FilmRequest, resolve_request
-from nuwaxl.timeline import Timeline
+from nuwaxl.tree.timeline import Timeline
 
 SECONDS_PER_RUN = 0.23
 """Bundled model, default settings, decoding and writing included, on 2 CPU cores with bf16
@@ -127,7 +127,7 @@ def plan(
         return
     if seconds_per_run is None:
         result = replace(result, seconds_per_run=None, expected_seconds=None)
-    from nuwaxl.model_costs import model_costs
+    from nuwaxl.parts.costs import model_costs
 
     with user_errors():
         costs = model_costs(parts)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from nuwaxl.config import GenerateConfig, load_config
-from nuwaxl.parts import ModelParts, read_parts
-from nuwaxl.sampling import SamplingConfig
+from nuwaxl.denoising.sampling import SamplingConfig
+from nuwaxl.parts.sizes import ModelParts, read_parts
 
 if TYPE_CHECKING:
-    from nuwaxl.model_costs import ModelCosts
+    from nuwaxl.parts.costs import ModelCosts
 
 
 @dataclass(frozen=True)

@@ -208,8 +208,8 @@ def run(
         caption: the captioner.
         quiet: say nothing of single videos.
     """
-    from nuwaxl.folder_lock import FolderInUseError
     from nuwaxl.preparation.prepare import prepare as prepare_folder
+    from nuwaxl.stores.folder_lock import FolderInUseError
 
     def show(line: str) -> None:
         if not quiet:

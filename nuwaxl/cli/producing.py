@@ -17,16 +17,16 @@ from nuwaxl.cli.making import Show, load_pipeline, with_progress
 from nuwaxl.cli.plan import spell_count, spell_time
 from nuwaxl.cli.request import backends_of, check_bundled
 from nuwaxl.config import GenerateConfig
-from nuwaxl.film_state import FilmState
-from nuwaxl.folder_lock import FolderInUseError
-from nuwaxl.project import Project
-from nuwaxl.storyline import format_time
+from nuwaxl.projects.project import Project
+from nuwaxl.projects.state import FilmState
+from nuwaxl.stores.folder_lock import FolderInUseError
+from nuwaxl.tree.storyline import format_time
 
 if TYPE_CHECKING:
-    from nuwaxl.coarse_to_fine import OnSegment, SegmentJob
-    from nuwaxl.film import Film
-    from nuwaxl.pipeline import ExecutorFactory
-    from nuwaxl.production import Forecast
+    from nuwaxl.films.film import Film
+    from nuwaxl.pipelines.long_video import ExecutorFactory
+    from nuwaxl.projects.production import Forecast
+    from nuwaxl.tree.coarse_to_fine import OnSegment, SegmentJob
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ class Running:
     def frames(self, film: "Film", on_segment: "OnSegment | None" = None) -> Iterator[Any]:
         """The pictures that were asked for: all, the coarse film, or more than the film has."""
         if self.max_level is not None:
-            from nuwaxl.production import held_frames
+            from nuwaxl.projects.production import held_frames
 
             return held_frames(film, self.max_level, on_segment=on_segment)
         if self.finishing.interpolate is not None:
-            from nuwaxl.interpolation import interpolated_frames
+            from nuwaxl.films.interpolation import interpolated_frames
 
             return interpolated_frames(film, self.finishing.interpolate, on_segment=on_segment)
         return film.frames(on_segment=on_segment)
@@ -138,7 +138,7 @@ def make(
     show, finishing = Show(running.quiet), running.finishing
     num_frames = finishing.num_frames(state.frames_now)
     with film_of(project, state, running) as film:
-        from nuwaxl.production import forecast, segment_jobs
+        from nuwaxl.projects.production import forecast, segment_jobs
 
         expected = forecast(film, max_level=running.max_level)
         if not running.quiet or dry_run:
@@ -181,7 +181,7 @@ def film_of(project: Project, state: FilmState, running: Running) -> Iterator["F
     with user_errors():
         check_bundled(config.model, backends_of(config))
         pipeline = load_pipeline(config)
-        from nuwaxl.production import open_film
+        from nuwaxl.projects.production import open_film
 
         film = open_film(
             project,
@@ -236,7 +236,7 @@ def counted(project: Project, film: "Film", expected: "Forecast") -> Iterator[Co
     except OSError as error:
         raise CommandError(f"{error}: {kept()}", FAILURE) from error
     except RuntimeError as error:
-        from nuwaxl.executors import SegmentTooLargeError, WorkerLostError
+        from nuwaxl.executors.local import SegmentTooLargeError, WorkerLostError
 
         if not isinstance(error, SegmentTooLargeError | WorkerLostError):
             raise

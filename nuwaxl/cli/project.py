@@ -14,9 +14,9 @@ import typer
 from nuwaxl.cli import options
 from nuwaxl.cli.errors import user_errors
 from nuwaxl.cli.producing import Running, make, opened, running_of
-from nuwaxl.film_state import FilmState
-from nuwaxl.project import Project
-from nuwaxl.storyline import parse_length, parse_time
+from nuwaxl.projects.project import Project
+from nuwaxl.projects.state import FilmState
+from nuwaxl.tree.storyline import parse_length, parse_time
 
 Folder = Annotated[
     Path, typer.Argument(metavar="FOLDER", help="Of the film: `generate --project` made it.")
@@ -213,7 +213,7 @@ def _change(
 
 
 def _check_picture(path: Path) -> None:
-    from nuwaxl.pictures import read_picture
+    from nuwaxl.pictures.reading import read_picture
 
     try:
         read_picture(path, height=8, width=8)

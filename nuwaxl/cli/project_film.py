@@ -9,8 +9,8 @@ from nuwaxl.cli.errors import CommandError, user_errors
 from nuwaxl.cli.producing import Running, make, opened
 from nuwaxl.cli.request import FilmRequest
 from nuwaxl.config import GenerateConfig
-from nuwaxl.film_state import FilmState
-from nuwaxl.project import Project
+from nuwaxl.projects.project import Project
+from nuwaxl.projects.state import FilmState
 
 MACHINE = ("device", "dtype", "batch_size", "offload", "output", "contact_sheet")
 """Options that change where and how fast a film is made, not what it is."""

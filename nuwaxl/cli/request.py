@@ -9,8 +9,8 @@ from typing import Any
 
 from nuwaxl.backends.catalogue import BACKENDS, BackendChoice, choose_backends
 from nuwaxl.config import GenerateConfig, StoryFile, load_config, nearest, read_story
-from nuwaxl.storyline import Storyline, parse_length
-from nuwaxl.timeline import Timeline
+from nuwaxl.tree.storyline import Storyline, parse_length
+from nuwaxl.tree.timeline import Timeline
 
 SEGMENT_LENGTH = 16
 """Frames per run of the bundled model, and of the paper."""

@@ -63,7 +63,7 @@ def show_estimate(stage: str, config: Path, assignments: list[str], processes: i
         assignments: `key=value`.
         processes: that train together.
     """
-    from nuwaxl.devices import best_device
+    from nuwaxl.tensors.devices import best_device
     from nuwaxl.training.estimate import estimate, matmul_rate, spell
     from nuwaxl.training.main import read_training
     from nuwaxl.training.shapes import step_of

@@ -12,10 +12,10 @@ from nuwaxl.cli.making import Show, with_progress, write_film, write_picture
 from nuwaxl.cli.plan import spell_count
 from nuwaxl.cli.producing import counted, film_of, opened, running_of, spell_runs
 from nuwaxl.cli.project import DryRun, Folder, Quiet
-from nuwaxl.storyline import format_time, parse_time
+from nuwaxl.tree.storyline import format_time, parse_time
 
 if TYPE_CHECKING:
-    from nuwaxl.film_state import FilmState
+    from nuwaxl.projects.state import FilmState
 
 BOARD_COLUMNS = 4
 SLIDE_FPS, FRAMES_PER_SLIDE = 4, 4
@@ -35,7 +35,7 @@ def preview(
     with opened(folder) as project:
         state = project.current.state
         with film_of(project, state, running) as film:
-            from nuwaxl.production import forecast, keyframes
+            from nuwaxl.projects.production import forecast, keyframes
 
             expected = forecast(film, max_level=0)
             if not quiet:
@@ -81,7 +81,7 @@ def clip(
             start, stop = state.frames_between(begin, begin + length)
             path = _clip_path(output, project.folder, begin, overwrite, state.fps)
         with film_of(project, state, running) as film:
-            from nuwaxl.production import forecast
+            from nuwaxl.projects.production import forecast
 
             expected = forecast(film, start, stop)
             if dry_run or not quiet:

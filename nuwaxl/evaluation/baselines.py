@@ -13,14 +13,14 @@ from functools import cached_property
 from jaxtyping import Float
 from torch import Tensor
 
-from nuwaxl.coarse_to_fine import Orchestrator
-from nuwaxl.components import LongVideoComponents
+from nuwaxl.denoising.sampling import SamplingConfig
 from nuwaxl.evaluation.stories import KnownFilm
-from nuwaxl.executors import LocalExecutor
-from nuwaxl.film import Film
-from nuwaxl.sampling import SamplingConfig
-from nuwaxl.store import MemoryStore
-from nuwaxl.timeline import Segment, Timeline, Window
+from nuwaxl.executors.local import LocalExecutor
+from nuwaxl.films.film import Film
+from nuwaxl.parts.components import LongVideoComponents
+from nuwaxl.stores.store import MemoryStore
+from nuwaxl.tree.coarse_to_fine import Orchestrator
+from nuwaxl.tree.timeline import Segment, Timeline, Window
 
 
 class ListedTimeline(Timeline):

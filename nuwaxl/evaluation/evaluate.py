@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from jaxtyping import UInt8
 
-from nuwaxl.components import LongVideoComponents
 from nuwaxl.evaluation.features import Readers, film_features
 from nuwaxl.evaluation.measuring import FilmMeasures, measure_film
 from nuwaxl.evaluation.probe import FPS
@@ -19,6 +18,7 @@ from nuwaxl.evaluation.scoring import Effort, Score, score_row
 from nuwaxl.evaluation.settings import EvaluationConfig
 from nuwaxl.evaluation.stories import KnownFilm, sample_films
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
+from nuwaxl.parts.components import LongVideoComponents
 from nuwaxl.toon import FRAME_SIZE
 
 STRIP_FRAMES = 12

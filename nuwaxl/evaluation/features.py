@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from nuwaxl.devices import autocast, fast_dtype
 from nuwaxl.evaluation import user_networks
 from nuwaxl.evaluation.distances import BLOCK
 from nuwaxl.evaluation.pixels import resized, to_tensor
 from nuwaxl.evaluation.probe import Probe
 from nuwaxl.evaluation.settings import EvaluationConfig, check_efficientnet
+from nuwaxl.tensors.devices import autocast, fast_dtype
 from nuwaxl.toon import FRAME_SIZE
 
 Frames = UInt8[np.ndarray, "frames height width 3"]

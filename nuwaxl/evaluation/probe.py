@@ -15,9 +15,9 @@ from jaxtyping import Float, Int, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from nuwaxl.devices import autocast, fast_dtype
 from nuwaxl.evaluation.motion import match_curve
 from nuwaxl.evaluation.pixels import resized, to_tensor
+from nuwaxl.tensors.devices import autocast, fast_dtype
 from nuwaxl.toon import ACTIONS, DIRECTIONS, FRAME_SIZE, TIMES_OF_DAY, actors, backgrounds
 
 FPS = 8.0

@@ -15,11 +15,11 @@ from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from nuwaxl.devices import autocast, fast_dtype
 from nuwaxl.evaluation.pixels import soften, to_tensor, to_uint8
 from nuwaxl.evaluation.probe import FPS, WINDOW, Probe, class_names, window_inputs
 from nuwaxl.evaluation.stories import direction_shows
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
+from nuwaxl.tensors.devices import autocast, fast_dtype
 from nuwaxl.toon import FRAME_SIZE, Scene, actors, sample_scene
 from nuwaxl.toon.render import render
 

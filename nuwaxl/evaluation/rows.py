@@ -12,17 +12,17 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from nuwaxl.components import LongVideoComponents
-from nuwaxl.devices import autocast, fast_dtype
+from nuwaxl.denoising.sampling import SamplingConfig
 from nuwaxl.evaluation.baselines import HierarchyTimeline, SequentialTimeline, planned_film
 from nuwaxl.evaluation.pixels import resized, to_tensor, to_uint8
 from nuwaxl.evaluation.settings import ROWS
 from nuwaxl.evaluation.stories import KnownFilm
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
-from nuwaxl.sampling import SamplingConfig
-from nuwaxl.timeline import Timeline
+from nuwaxl.parts.components import LongVideoComponents
+from nuwaxl.tensors.devices import autocast, fast_dtype
 from nuwaxl.toon import FRAME_SIZE
 from nuwaxl.toon.render import render
+from nuwaxl.tree.timeline import Timeline
 
 Picture = UInt8[np.ndarray, "height width 3"]
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nuwaxl.sampling import SamplingConfig
+from nuwaxl.denoising.sampling import SamplingConfig
 
 ROWS = ("real", "autoencoder", "local", "tree", "sequential", "hierarchy")
 """Renders; renders through the autoencoder; the tree's local runs between real keyframes; the

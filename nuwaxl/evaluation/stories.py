@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from nuwaxl.evaluation.probe import class_names
-from nuwaxl.storyline import Storyline
 from nuwaxl.toon import (
     ACTIONS,
     FrameState,
@@ -22,6 +21,7 @@ from nuwaxl.toon import (
     sample_story,
 )
 from nuwaxl.toon.sampling import SCENE_SECONDS
+from nuwaxl.tree.storyline import Storyline
 
 
 @dataclass(frozen=True)

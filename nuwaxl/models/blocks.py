@@ -233,6 +233,7 @@ class UNetBlock(nn.Module):
         level: resolution, 0 the finest; chooses the given frames' features.
         downsample: halve the resolution at the end.
         upsample: double the resolution at the end.
+        convolve_shortcut: in the first residual block, even where its widths agree.
     """
 
     def __init__(
@@ -244,13 +245,17 @@ class UNetBlock(nn.Module):
         level: int,
         downsample: bool = False,
         upsample: bool = False,
+        convolve_shortcut: bool = False,
     ):
         super().__init__()
         self.level = level
         self.gradient_checkpointing = False
         out_channels = resnet_channels[-1][1]
         num_attentions = num_attentions if shape.with_attention else 0
-        self.resnets = nn.ModuleList(_resnet(*pair, shape) for pair in resnet_channels)
+        self.resnets = nn.ModuleList(
+            _resnet(*pair, shape, convolve_shortcut=convolve_shortcut and index == 0)
+            for index, pair in enumerate(resnet_channels)
+        )
         if num_attentions:
             self.attentions = nn.ModuleList(
                 _spatial_attention(out_channels, shape) for _ in range(num_attentions)
@@ -372,13 +377,16 @@ class UpBlock(UNetBlock):
         return hidden_states
 
 
-def _resnet(in_channels: int, out_channels: int, shape: BlockShape) -> ResnetBlock2D:
+def _resnet(
+    in_channels: int, out_channels: int, shape: BlockShape, *, convolve_shortcut: bool
+) -> ResnetBlock2D:
     return ResnetBlock2D(
         in_channels=in_channels,
         out_channels=out_channels,
         temb_channels=shape.temb_channels,
         groups=shape.norm_num_groups,
         eps=RESNET_EPS,
+        use_in_shortcut=convolve_shortcut or in_channels != out_channels,
         # The embedding goes through its activation once for all blocks, not once in each.
         skip_time_act=True,
     )

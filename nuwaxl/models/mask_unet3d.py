@@ -103,6 +103,8 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             beside an attention. None: prompts of any length, by attention alone.
         time_embedding_dim: width of the embeddings of noise level and frame times. None: four
             times the finest width, as Stable Diffusion has it.
+        level_shortcuts: convolve the shortcut into each coarser level even where its width is the
+            finer one's, as a network must whose finer level was widened.
 
     Raises:
         ValueError: if the arguments do not fit each other.
@@ -129,6 +131,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         symmetric_injection: bool = True,
         num_prompt_tokens: int | None = None,
         time_embedding_dim: int | None = None,
+        level_shortcuts: bool = False,
     ):
         super().__init__()
         widths = list(block_out_channels)
@@ -174,7 +177,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             )
             for level in range(num_levels)
         ]
-        self._add_blocks(widths, layers_per_block, shapes, symmetric_injection)
+        self._add_blocks(widths, layers_per_block, shapes, symmetric_injection, level_shortcuts)
 
         self.conv_norm_out = nn.GroupNorm(norm_num_groups, widths[0], eps=RESNET_EPS)
         self.conv_out = nn.Conv2d(widths[0], out_channels, kernel_size=3, padding=1)
@@ -186,6 +189,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         num_layers: int,
         shapes: list[BlockShape],
         symmetric_injection: bool,
+        level_shortcuts: bool,
     ) -> None:
         """Add down, mid and up blocks; `widths` and `shapes` by level, finest first."""
         coarsest = len(widths) - 1
@@ -194,7 +198,12 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             pairs = [(widths[max(level - 1, 0)], width)] + [(width, width)] * (num_layers - 1)
             self.down_blocks.append(
                 DownBlock(
-                    pairs, num_layers, shapes[level], level=level, downsample=level < coarsest
+                    pairs,
+                    num_layers,
+                    shapes[level],
+                    level=level,
+                    downsample=level < coarsest,
+                    convolve_shortcut=level_shortcuts and level > 0,
                 )
             )
         mid_shape = replace(shapes[-1], with_attention=True)

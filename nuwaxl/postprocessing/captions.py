@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from nuwaxl.storyline import Storyline
+from nuwaxl.tree.storyline import Storyline
 from nuwaxl.video.pictures import wrap_text
 
 _ROUNDING = 1e-6  # of frame numbers over fps, far below a frame

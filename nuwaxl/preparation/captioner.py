@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from nuwaxl.devices import best_device, fast_dtype
+from nuwaxl.tensors.devices import best_device, fast_dtype
 
 
 class Captioner:

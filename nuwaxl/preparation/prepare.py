@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nuwaxl.data.prepared import PreparedVideo
-from nuwaxl.folder_lock import LOCK, FolderLock
 from nuwaxl.preparation.duplicates import ShotPrint, find_duplicates, shot_hash
 from nuwaxl.preparation.report import Report, count
 from nuwaxl.preparation.scan import TEMPORARY, Scan, ScanTask, read_scan, write_whole
@@ -21,7 +20,8 @@ from nuwaxl.preparation.settings import PrepareConfig
 from nuwaxl.preparation.shards import Caption, pack_video
 from nuwaxl.preparation.sidecars import find_sidecar, read_sidecar
 from nuwaxl.preparation.workers import Failure, failure_of, scan_all
-from nuwaxl.storyline import Storyline
+from nuwaxl.stores.folder_lock import LOCK, FolderLock
+from nuwaxl.tree.storyline import Storyline
 
 VIDEO_SUFFIXES = frozenset({
     ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m1v", ".m2ts", ".m2v",

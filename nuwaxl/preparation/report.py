@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from nuwaxl.data.prepared import PreparedVideo
 from nuwaxl.preparation.settings import PrepareConfig
 from nuwaxl.preparation.workers import Failure
-from nuwaxl.storyline import format_time
+from nuwaxl.tree.storyline import format_time
 
 
 @dataclass(frozen=True)

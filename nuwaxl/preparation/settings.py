@@ -6,7 +6,7 @@ Knows numbers and names, not videos.
 import math
 from dataclasses import dataclass
 
-from nuwaxl.storyline import parse_time
+from nuwaxl.tree.storyline import parse_time
 
 DETECTORS = ("adaptive", "content", "none")
 FORMATS = ("jpg", "webp", "png")

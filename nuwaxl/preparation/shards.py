@@ -21,7 +21,7 @@ from nuwaxl.data.prepared import FRAME_INDEX, PreparedVideo, Shot
 from nuwaxl.preparation.duplicates import shot_hash
 from nuwaxl.preparation.scan import TEMPORARY, Scan, encode_picture, write_whole
 from nuwaxl.preparation.settings import PrepareConfig
-from nuwaxl.storyline import Storyline
+from nuwaxl.tree.storyline import Storyline
 
 Caption = Callable[[Sequence[UInt8[np.ndarray, "height width 3"]]], list[str]]
 

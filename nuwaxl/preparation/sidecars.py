@@ -9,7 +9,7 @@ from pathlib import Path
 
 import av
 
-from nuwaxl.storyline import Scene, Storyline
+from nuwaxl.tree.storyline import Scene, Storyline
 
 SUFFIXES = (".json", ".srt", ".txt")
 """The first that is there counts."""

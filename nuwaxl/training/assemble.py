@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.backbones import load_backbone
 from nuwaxl.models.prompt_adapter import PromptAdapter
-from nuwaxl.pipeline import LongVideoPipeline
+from nuwaxl.pipelines.long_video import LongVideoPipeline
 
 
 @dataclass(frozen=True)

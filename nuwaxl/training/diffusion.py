@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from nuwaxl.config import ConfigError
 from nuwaxl.data.latents import EmbedPrompts, LatentStrips, StripsConfig, encode_strips
-from nuwaxl.lora import RoleLoraMixin, add_lora, lora_layers
+from nuwaxl.denoising.text import text_hidden_states
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.backbones import Backbone, load_backbone, with_time
 from nuwaxl.models.mask_transformer3d import MaskTransformer3D
 from nuwaxl.models.mask_unet3d import MaskUNet3D
 from nuwaxl.models.prompt_adapter import PromptAdapter
-from nuwaxl.text import text_hidden_states
+from nuwaxl.parts.lora import RoleLoraMixin, add_lora, lora_layers
 from nuwaxl.training.growth import grow_network, read_prompts_in_every_block, widen_unet
 from nuwaxl.training.loop import LoopConfig
 from nuwaxl.training.prepared import check_picture_size, is_encoded

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.backbones import Backbone, backbone_settings
@@ -130,10 +130,14 @@ def widen_unet(network: MaskUNet3D, block_out_channels: Sequence[int]) -> MaskUN
     changes = {
         "block_out_channels": new,
         "time_embedding_dim": network.time_embedding.linear_2.out_features,
+        "level_shortcuts": True,
     }
     wide = MaskUNet3D(**settings | changes)
     weights = network.state_dict()
     for name, target in wide.state_dict().items():
+        if name not in weights:  # a shortcut where the widths agreed before: it passes all on
+            (nn.init.dirac_ if target.dim() > 1 else nn.init.zeros_)(target)
+            continue
         source = weights[name]
         if name == "time_embedding.linear_1.weight":
             _paste(target.zero_(), source, list(range(len(source))), _same_waves(old[0], new[0]))

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from nuwaxl.components import BUNDLED
 from nuwaxl.config import ConfigError, load_config
+from nuwaxl.parts.components import BUNDLED
 from nuwaxl.training.autoencoder import AutoencoderStage, AutoencoderTraining
 from nuwaxl.training.diffusion import DiffusionStage, DiffusionTraining
 from nuwaxl.training.loop import Stage

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nuwaxl.denoising.text import text_hidden_states
 from nuwaxl.models.prompt_adapter import PromptAdapter
-from nuwaxl.text import text_hidden_states
 from nuwaxl.toon.assets import DIRECTIONS, TIMES_OF_DAY, actors, backgrounds
 from nuwaxl.toon.captions import mentioned
 from nuwaxl.toon.sampling import sample_scene

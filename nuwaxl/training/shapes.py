@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from nuwaxl.config import ConfigError
 from nuwaxl.data.prepared import PreparedDataset
-from nuwaxl.lora import add_lora
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.backbones import backbone_class
 from nuwaxl.models.prompt_adapter import PromptAdapter
+from nuwaxl.parts.lora import add_lora
 from nuwaxl.training.autoencoder import AutoencoderTraining
 from nuwaxl.training.diffusion import DiffusionTraining, chosen_network
 from nuwaxl.training.estimate import Step

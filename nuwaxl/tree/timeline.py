@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
 
-from nuwaxl.branching import (
+from nuwaxl.tree.branching import (
     RunLengths,
     check_count,
     choose_branching,

@@ -13,8 +13,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from torch import Tensor
 
-from nuwaxl.jobs import FilmPlan, FrameSource, SegmentJob
-from nuwaxl.timeline import Segment, Timeline, Window
+from nuwaxl.tree.jobs import FilmPlan, FrameSource, SegmentJob
+from nuwaxl.tree.timeline import Segment, Timeline, Window
 
 Order = Literal["display", "level"]
 ItemT = TypeVar("ItemT", SegmentJob, Window)

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from nuwaxl.coarse_to_fine import OnSegment
-from nuwaxl.film import Film, to_picture
+from nuwaxl.films.film import Film, to_picture
+from nuwaxl.tree.coarse_to_fine import OnSegment
 
 
 class _Known(NamedTuple):

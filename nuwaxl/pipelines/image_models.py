@@ -16,8 +16,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.mask_unet3d import MaskUNet3D, image_settings
-from nuwaxl.parts import PREDICTION_TYPES, ModelParts
-from nuwaxl.pipeline import LongVideoPipeline
+from nuwaxl.parts.sizes import PREDICTION_TYPES, ModelParts
+from nuwaxl.pipelines.long_video import LongVideoPipeline
 
 # Of Stable Diffusion 1.x and 2.x alike, where a U-Net stands alone.
 _NOISE_LEVELS: Mapping[str, Any] = {

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from nuwaxl.fingerprint import remember_hash, tensors_hash, weights_hash
+from nuwaxl.tensors.fingerprint import remember_hash, tensors_hash, weights_hash
 
 ROLES = ("global_unet", "local_unet")
 

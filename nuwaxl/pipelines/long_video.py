@@ -15,17 +15,17 @@ from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
 
-from nuwaxl.coarse_to_fine import Executor, OnSegment, SegmentModel
-from nuwaxl.components import LongVideoComponents, StepEndCallback
-from nuwaxl.executors import LocalExecutor
-from nuwaxl.film import Film, to_picture
-from nuwaxl.film_assembly import ExecutorFactory, assemble_film
-from nuwaxl.inputs import FilmEdit, check_fps, choose_seed, count_frames
-from nuwaxl.pictures import Picture
-from nuwaxl.sampling import SamplingConfig
-from nuwaxl.store import MemoryStore, SegmentStore
-from nuwaxl.storyline import Story, Storyline
-from nuwaxl.timeline import Timeline
+from nuwaxl.denoising.sampling import SamplingConfig
+from nuwaxl.executors.local import LocalExecutor
+from nuwaxl.films.assembly import ExecutorFactory, assemble_film
+from nuwaxl.films.film import Film, to_picture
+from nuwaxl.films.inputs import FilmEdit, check_fps, choose_seed, count_frames
+from nuwaxl.parts.components import LongVideoComponents, StepEndCallback
+from nuwaxl.pictures.reading import Picture
+from nuwaxl.stores.store import MemoryStore, SegmentStore
+from nuwaxl.tree.coarse_to_fine import Executor, OnSegment, SegmentModel
+from nuwaxl.tree.storyline import Story, Storyline
+from nuwaxl.tree.timeline import Timeline
 
 OutputType = Literal["np", "pil", "pt", "latent"]
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nuwaxl.coarse_to_fine import SegmentJob, SegmentModel
+from nuwaxl.tree.coarse_to_fine import SegmentJob, SegmentModel
 
 logger = logging.getLogger(__name__)
 

@@ -15,14 +15,14 @@ from diffusers.pipelines import pipeline_loading_utils
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from nuwaxl.codecs import VaeCodec
-from nuwaxl.denoiser import SCHEDULERS, SegmentDenoiser
-from nuwaxl.devices import fast_dtype
-from nuwaxl.fingerprint import module_fingerprint, remember_files
-from nuwaxl.lora import RoleLoraMixin
+from nuwaxl.denoising.denoiser import SCHEDULERS, SegmentDenoiser
+from nuwaxl.denoising.sampling import SamplingConfig
+from nuwaxl.denoising.text import PromptEncoder
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
-from nuwaxl.sampling import SamplingConfig
-from nuwaxl.text import PromptEncoder
+from nuwaxl.parts.lora import RoleLoraMixin
+from nuwaxl.pictures.codecs import VaeCodec
+from nuwaxl.tensors.devices import fast_dtype
+from nuwaxl.tensors.fingerprint import module_fingerprint, remember_files
 
 # So that diffusers writes our classes as ["nuwaxl", "MaskUNet3D"], whatever module they live in,
 # and loads them again by itself.
@@ -30,7 +30,7 @@ pipeline_loading_utils.LOADABLE_CLASSES.setdefault(
     "nuwaxl", {"ModelMixin": ["save_pretrained", "from_pretrained"]}
 )
 
-BUNDLED = Path(__file__).parent / "weights" / "toon"
+BUNDLED = Path(__file__).parent.parent / "weights" / "toon"
 """The checkpoint that comes with the package."""
 
 PipelineT = TypeVar("PipelineT", bound="LongVideoComponents")

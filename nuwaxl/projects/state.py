@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from nuwaxl.sampling import SamplingConfig
-from nuwaxl.storyline import Scene, Storyline
+from nuwaxl.denoising.sampling import SamplingConfig
+from nuwaxl.tree.storyline import Scene, Storyline
 
 PRETRAINED = ("global_model", "local_model", "size", "quantize")
 """What only films of pretrained models have."""
@@ -17,7 +17,7 @@ PRETRAINED = ("global_model", "local_model", "size", "quantize")
 
 @dataclass(frozen=True)
 class EditState:
-    """One change since the film was first made; see `nuwaxl.jobs.Edit`."""
+    """One change since the film was first made; see `nuwaxl.tree.jobs.Edit`."""
 
     start: int
     stop: int

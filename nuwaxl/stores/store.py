@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from nuwaxl.unit_scale import to_eight_bit, to_unit_scale
+from nuwaxl.tensors.unit_scale import to_eight_bit, to_unit_scale
 
 
 class FrameMissingError(KeyError):

@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nuwaxl.fingerprint import content_hash
-from nuwaxl.frontier import Frontier, ItemT, Order, Request, segment_requests, window_requests
-from nuwaxl.jobs import Edit, FilmPlan, FrameSource, SegmentJob, pinned_key
-from nuwaxl.store import FrameMissingError, SegmentStore
-from nuwaxl.storyline import Storyline
-from nuwaxl.timeline import Segment, Timeline, Window
+from nuwaxl.stores.store import FrameMissingError, SegmentStore
+from nuwaxl.tensors.fingerprint import content_hash
+from nuwaxl.tree.frontier import Frontier, ItemT, Order, Request, segment_requests, window_requests
+from nuwaxl.tree.jobs import Edit, FilmPlan, FrameSource, SegmentJob, pinned_key
+from nuwaxl.tree.storyline import Storyline
+from nuwaxl.tree.timeline import Segment, Timeline, Window
 
 __all__ = [
     "Edit",

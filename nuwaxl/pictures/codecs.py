@@ -12,10 +12,10 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from nuwaxl.devices import autocast
-from nuwaxl.fingerprint import fingerprint, module_fingerprint
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
-from nuwaxl.unit_scale import to_eight_bit, to_unit_scale
+from nuwaxl.tensors.devices import autocast
+from nuwaxl.tensors.fingerprint import fingerprint, module_fingerprint
+from nuwaxl.tensors.unit_scale import to_eight_bit, to_unit_scale
 
 
 @runtime_checkable

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nuwaxl.coarse_to_fine import SegmentJob, SegmentModel
-from nuwaxl.executors import LocalExecutor, WorkerLostError
+from nuwaxl.executors.local import LocalExecutor, WorkerLostError
+from nuwaxl.tree.coarse_to_fine import SegmentJob, SegmentModel
 
 _MAX_RETRIES = 3
 """A batch that has cost more workers than that their lives is given up."""

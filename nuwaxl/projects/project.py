@@ -23,12 +23,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nuwaxl.film_state import FilmState, from_json, story_lines, to_json
-from nuwaxl.folder_lock import LOCK, FolderLock
+from nuwaxl.projects.state import FilmState, from_json, story_lines, to_json
+from nuwaxl.stores.folder_lock import LOCK, FolderLock
 
 if TYPE_CHECKING:
-    from nuwaxl.disk_store import DiskStore
-    from nuwaxl.jobs import SegmentJob
+    from nuwaxl.stores.disk import DiskStore
+    from nuwaxl.tree.jobs import SegmentJob
 
 FORMAT = 1
 """Of the files in `history`; a later format reads the earlier ones."""
@@ -189,7 +189,7 @@ class Project:
 
     def store(self) -> "DiskStore":
         """Where the film's segments are kept."""
-        from nuwaxl.disk_store import DiskStore
+        from nuwaxl.stores.disk import DiskStore
 
         store = DiskStore(self.segments or self.folder / _SEGMENTS)
         store.sweep()

@@ -14,9 +14,9 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from nuwaxl.coarse_to_fine import OnSegment, Orchestrator
-from nuwaxl.codecs import FrameCodec
-from nuwaxl.timeline import Timeline, Window
+from nuwaxl.pictures.codecs import FrameCodec
+from nuwaxl.tree.coarse_to_fine import OnSegment, Orchestrator
+from nuwaxl.tree.timeline import Timeline, Window
 
 
 class Film:

@@ -22,12 +22,12 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nuwaxl.coarse_to_fine import SegmentJob
-from nuwaxl.devices import autocast, fast_dtype
-from nuwaxl.fingerprint import fingerprint, module_fingerprint
+from nuwaxl.denoising.sampling import RoleSettings, SamplingConfig
+from nuwaxl.denoising.text import PromptEncoder
 from nuwaxl.models.backbones import Backbone
-from nuwaxl.sampling import RoleSettings, SamplingConfig
-from nuwaxl.text import PromptEncoder
+from nuwaxl.tensors.devices import autocast, fast_dtype
+from nuwaxl.tensors.fingerprint import fingerprint, module_fingerprint
+from nuwaxl.tree.coarse_to_fine import SegmentJob
 
 SCHEDULERS: Mapping[str, Any] = {
     "ddim": DDIMScheduler,

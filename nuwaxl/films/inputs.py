@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from nuwaxl.pictures import Picture, read_picture
-from nuwaxl.storyline import Story, Storyline, parse_length, parse_time
-from nuwaxl.timeline import Timeline
+from nuwaxl.pictures.reading import Picture, read_picture
+from nuwaxl.tree.storyline import Story, Storyline, parse_length, parse_time
+from nuwaxl.tree.timeline import Timeline
 
 
 @dataclass(frozen=True)

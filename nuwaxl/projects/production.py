@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
-from nuwaxl.backend_pipeline import BackendPipeline
-from nuwaxl.coarse_to_fine import OnSegment, SegmentJob
-from nuwaxl.film import Film, to_picture
-from nuwaxl.frontier import segment_requests
-from nuwaxl.inputs import FilmEdit
-from nuwaxl.pipeline import ExecutorFactory, LongVideoPipeline
-from nuwaxl.project import FilmState, Project
+from nuwaxl.films.film import Film, to_picture
+from nuwaxl.films.inputs import FilmEdit
+from nuwaxl.pipelines.backend import BackendPipeline
+from nuwaxl.pipelines.long_video import ExecutorFactory, LongVideoPipeline
+from nuwaxl.projects.project import FilmState, Project
+from nuwaxl.tree.coarse_to_fine import OnSegment, SegmentJob
+from nuwaxl.tree.frontier import segment_requests
 
 
 @dataclass(frozen=True)

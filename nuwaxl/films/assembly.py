@@ -9,16 +9,16 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from nuwaxl.coarse_to_fine import Edit, Executor, Orchestrator, SegmentModel
-from nuwaxl.codecs import FrameCodec
-from nuwaxl.film import Film
-from nuwaxl.fingerprint import fingerprint
-from nuwaxl.inputs import FilmEdit, read_pictures
-from nuwaxl.pictures import Picture, picture_hash
-from nuwaxl.sampling import SamplingConfig
-from nuwaxl.store import SegmentStore
-from nuwaxl.storyline import Storyline
-from nuwaxl.timeline import Timeline
+from nuwaxl.denoising.sampling import SamplingConfig
+from nuwaxl.films.film import Film
+from nuwaxl.films.inputs import FilmEdit, read_pictures
+from nuwaxl.pictures.codecs import FrameCodec
+from nuwaxl.pictures.reading import Picture, picture_hash
+from nuwaxl.stores.store import SegmentStore
+from nuwaxl.tensors.fingerprint import fingerprint
+from nuwaxl.tree.coarse_to_fine import Edit, Executor, Orchestrator, SegmentModel
+from nuwaxl.tree.storyline import Storyline
+from nuwaxl.tree.timeline import Timeline
 
 ExecutorFactory = Callable[[SegmentModel], Executor]
 PlanTimeline = Callable[[int, int | None, tuple[int, ...]], Timeline]

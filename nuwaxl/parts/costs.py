@@ -15,10 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.backbones import BACKBONES
 from nuwaxl.models.prompt_adapter import PromptAdapter
-from nuwaxl.parts import ModelParts
+from nuwaxl.parts.sizes import ModelParts
 
 _MOST_PROMPT_TOKENS = 77
-"""What a network attends to without a prompt adapter, as `nuwaxl.text` has it."""
+"""What a network attends to without a prompt adapter, as `nuwaxl.denoising.text` has it."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 from jaxtyping import Shaped
 from torch import Tensor
 
-from nuwaxl.store import FrameMissingError
+from nuwaxl.stores.store import FrameMissingError
 
 logger = logging.getLogger(__name__)
 

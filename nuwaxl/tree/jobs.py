@@ -9,8 +9,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from nuwaxl.storyline import Storyline
-from nuwaxl.timeline import Segment, Timeline
+from nuwaxl.tree.storyline import Storyline
+from nuwaxl.tree.timeline import Segment, Timeline
 
 # Part of every key: raise it when a change to the keys' content must not meet old stores.
 _KEY_FORMAT = 1

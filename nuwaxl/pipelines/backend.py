@@ -12,16 +12,16 @@ from nuwaxl.backends.checkpoints import check_choice, check_prompts
 from nuwaxl.backends.loading import LoadSettings
 from nuwaxl.backends.runs import join_prompts
 from nuwaxl.backends.segment_model import BackendModel
-from nuwaxl.coarse_to_fine import Executor, SegmentModel
-from nuwaxl.codecs import PixelCodec
-from nuwaxl.executors import LocalExecutor
-from nuwaxl.film import Film
-from nuwaxl.film_assembly import ExecutorFactory, assemble_film
-from nuwaxl.inputs import FilmEdit, check_fps, choose_seed, count_frames
-from nuwaxl.pictures import Picture
-from nuwaxl.sampling import SamplingConfig
-from nuwaxl.store import EightBitStore, MemoryStore, SegmentStore
-from nuwaxl.storyline import Story, Storyline
+from nuwaxl.denoising.sampling import SamplingConfig
+from nuwaxl.executors.local import LocalExecutor
+from nuwaxl.films.assembly import ExecutorFactory, assemble_film
+from nuwaxl.films.film import Film
+from nuwaxl.films.inputs import FilmEdit, check_fps, choose_seed, count_frames
+from nuwaxl.pictures.codecs import PixelCodec
+from nuwaxl.pictures.reading import Picture
+from nuwaxl.stores.store import EightBitStore, MemoryStore, SegmentStore
+from nuwaxl.tree.coarse_to_fine import Executor, SegmentModel
+from nuwaxl.tree.storyline import Story, Storyline
 
 
 class BackendPipeline:
