@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from nuwaxl.pipelines.backend import BackendPipeline
     from nuwaxl.pipelines.long_video import LongVideoPipeline
 
+_NAMED = 12
+"""Words named in a note at most."""
 BUNDLED_WORLD = Path(nuwaxl.__file__).parent / "weights" / "toon" / "world.json"
 """Which actors and backgrounds the bundled checkpoint was trained on."""
 
@@ -221,18 +223,28 @@ def make_film(request: FilmRequest, running: Running, *, overwrite: bool) -> Non
 
 
 def _note_unknown_words(request: FilmRequest) -> None:
-    from nuwaxl.toon.captions import unknown_words
+    """One line on what the prompts name and the bundled model was not taught."""
+    import transformers
+
+    from nuwaxl.denoising.prompt_reader import PromptReader
 
     assert request.storyline is not None
+    if not BUNDLED_WORLD.is_file():
+        return
+    transformers.utils.logging.disable_progress_bar()
     # What the checkpoint was trained on; the captions of the rest of the world are news to it.
-    taught = json.loads(BUNDLED_WORLD.read_text()) if BUNDLED_WORLD.is_file() else {}
-    parts = [tuple(taught[key]) if key in taught else None for key in ("actors", "backgrounds")]
-    words = dict.fromkeys(
-        word for scene in request.storyline.scenes for word in unknown_words(scene.prompt, *parts)
+    taught = json.loads(BUNDLED_WORLD.read_text())
+    found = PromptReader.from_pretrained(BUNDLED_WORLD.parent).untaught(
+        [scene.prompt for scene in request.storyline.scenes],
+        tuple(taught["actors"]),
+        tuple(taught["backgrounds"]),
     )
-    if words:
+    named = [str(thing) for thing in found[:_NAMED]]
+    if len(found) > _NAMED:
+        named.append(f"{len(found) - _NAMED} more")
+    if named:
         typer.echo(
-            f"nuwaxl: note: the bundled model was not taught {', '.join(words)}; it may show "
+            f"nuwaxl: note: the bundled model was not taught {', '.join(named)}; it may show "
             "something else there.",
             err=True,
         )

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nuwaxl.models.attention import Cache, autocast_once, once
-from nuwaxl.models.blocks import FrameTimeEmbedding, GivenFrameEncoder
+from nuwaxl.models.blocks import FrameTimeEmbedding
+from nuwaxl.models.given_frames import GivenFrameEncoder
 from nuwaxl.models.mask_unet3d import MaskUNet3DOutput
 from nuwaxl.models.transformer_blocks import MaskTransformerBlock, TokenInputs
 

@@ -15,7 +15,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
-from nuwaxl.models.mask_unet3d import MaskUNet3D, image_settings
+from nuwaxl.models.mask_unet3d import MaskUNet3D
+from nuwaxl.models.stable_diffusion import image_settings
 from nuwaxl.parts.sizes import PREDICTION_TYPES, ModelParts
 from nuwaxl.pipelines.long_video import LongVideoPipeline
 

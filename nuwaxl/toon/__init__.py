@@ -18,9 +18,9 @@ from nuwaxl.toon.captions import (
     canonical_caption,
     caption,
     mentioned,
-    unknown_words,
-    vocabulary,
 )
+from nuwaxl.toon.known_words import unknown_words, vocabulary
+from nuwaxl.toon.loose_captions import loose_caption
 from nuwaxl.toon.render import (
     actor_mask,
     render_frames,
@@ -61,6 +61,7 @@ __all__ = [
     "combinations",
     "compatible",
     "is_held_out",
+    "loose_caption",
     "mentioned",
     "render_frames",
     "render_frames_with_masks",

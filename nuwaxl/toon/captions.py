@@ -4,7 +4,6 @@ Knows sentences, not pixels and not time: a caption is that of one scene.
 """
 
 import re
-from functools import cache
 
 import numpy as np
 
@@ -17,13 +16,6 @@ ATTRIBUTES = ("actor", "background", "time_of_day", "action", "direction")
 # A prompt that says nothing of the time should mostly be day, so day goes unsaid more often.
 _TIME_SAID = {"day": 0.65, "sunset": 0.92, "night": 0.92}
 _SAID = {"background": 0.92, "action": 0.85, "direction": 0.78}
-
-# What a prompt may say beside the words of the world; it changes nothing.
-_FUNCTION_WORDS = """
-a an the and then while with of in on at by to from through across along over above under near
-past into toward towards up down its it is are was there scene video cartoon picture animated
-one two some that this which who as for his her their
-"""
 
 
 def canonical_caption(scene: Scene) -> str:
@@ -149,58 +141,3 @@ def _list_caption(scene: Scene, rng: np.random.Generator, said: frozenset[str]) 
     # The actor comes first: encoders weigh the start of a list, and users name the hero first.
     order = [0, *(1 + rng.permutation(len(parts) - 1))]
     return ", ".join(parts[int(i)] for i in order)
-
-
-def _tokens(text: str) -> list[str]:
-    return re.findall(r"[a-z]+(?:'[a-z]+)?", text.lower().replace("\u2019", "'"))
-
-
-@cache
-def vocabulary(
-    actor_names: tuple[str, ...] | None = None, background_names: tuple[str, ...] | None = None
-) -> frozenset[str]:
-    """Every word that captions use, and every word of the art's synonyms.
-
-    Args:
-        actor_names: of these actors only, as a model may have been taught a part; None: of all.
-        background_names: of these places only; None: of all.
-    """
-    texts = [_FUNCTION_WORDS]
-    for name in actors() if actor_names is None else actor_names:
-        actor = actors()[name]
-        texts += [actor.name, *actor.synonyms]
-    for name in backgrounds() if background_names is None else background_names:
-        background = backgrounds()[name]
-        place = words.PLACES[background.name]
-        texts += [background.name, *background.synonyms]
-        texts += [*place.at, *place.along, *place.over, *place.nouns, *place.adverbs]
-        texts += place.daytime_nouns
-    for phrases in (*words.TIMES.values(), *words.BARE_TIMES.values()):
-        texts += phrases
-    texts += words.verb_forms()
-    for direction in ("left", "right"):
-        texts += [form.format(d=direction, o="") for form in words.HEADINGS + words.FACINGS]
-    return frozenset(token for text in texts for token in _tokens(text))
-
-
-def unknown_words(
-    prompt: str,
-    actor_names: tuple[str, ...] | None = None,
-    background_names: tuple[str, ...] | None = None,
-) -> list[str]:
-    """The words of a prompt that no caption uses, in order, each once.
-
-    A plural counts as its singular: 'dogs' is known because 'dog' is.
-
-    Args:
-        prompt: any text.
-        actor_names: captions of these actors only; None: of all.
-        background_names: captions of these places only; None: of all.
-    """
-    known = vocabulary(actor_names, background_names)
-    missing = [
-        word
-        for word in _tokens(prompt)
-        if not {word, word.removesuffix("s"), word.removesuffix("es")} & known
-    ]
-    return list(dict.fromkeys(missing))
