@@ -79,7 +79,7 @@ def denoiser(
         unet,
         local_unet or unet,
         tiny_scheduler(prediction_type),
-        SamplingConfig(**{"num_inference_steps": 3, **told}),
+        SamplingConfig(**{"num_inference_steps": 3, "scheduler": "ddim", **told}),
         prompt_encoder(),
         latent_shape=LATENT_SHAPE,
         dtype=dtype,

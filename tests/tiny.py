@@ -6,7 +6,7 @@ A frame is 16x16 pixels and its latents 4 channels of 4x4 cells.
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import UniPCMultistepScheduler
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -130,11 +130,10 @@ def tiny_vae(seed: int = 0) -> TemporalAutoencoderKL:
     ).eval()
 
 
-def tiny_scheduler(prediction_type: Any = "v_prediction") -> DDIMScheduler:
+def tiny_scheduler(prediction_type: Any = "v_prediction") -> UniPCMultistepScheduler:
     """The noise levels of the bundled model: zero terminal SNR for velocities."""
-    return DDIMScheduler(
+    return UniPCMultistepScheduler(
         beta_schedule="scaled_linear",
-        clip_sample=False,
         prediction_type=prediction_type,
         rescale_betas_zero_snr=prediction_type == "v_prediction",
         timestep_spacing="trailing",

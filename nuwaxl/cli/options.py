@@ -83,7 +83,7 @@ Steps = Annotated[
         parser=whole_number,
         metavar="N",
         help="Denoising steps per run; time grows with it.",
-        show_default="20",
+        show_default="10",
         rich_help_panel=SAMPLING,
     ),
 ]
@@ -126,7 +126,7 @@ Scheduler = Annotated[
     typer.Option(
         metavar="NAME",
         help=f"One of {', '.join(SCHEDULERS)}.",
-        show_default="ddim",
+        show_default="unipc",
         rich_help_panel=SAMPLING,
     ),
 ]

@@ -29,7 +29,7 @@ class SamplingConfig:
         ValueError: a number out of its range or an unknown scheduler.
     """
 
-    num_inference_steps: int = 20
+    num_inference_steps: int = 10
     """Denoising steps per segment; time grows linearly with it."""
     guidance_scale: float = 2.0
     """1 turns classifier-free guidance off and halves the work."""
@@ -38,7 +38,7 @@ class SamplingConfig:
     section 3.4)."""
     negative_prompt: str = ""
     """What guidance leads away from."""
-    scheduler: str = "ddim"
+    scheduler: str = "unipc"
     """One of ddpm, ddim, dpmpp_2m, unipc, euler, lcm."""
     local_num_inference_steps: int | None = None
     """Steps below level 0, where the given ends settle much; None: half as many as at level 0."""
@@ -97,7 +97,7 @@ class SamplingConfig:
         if not (is_whole and 1 <= value <= _MAX_STEPS):
             raise ValueError(
                 f"`{name}` must be a whole number from 1 to {_MAX_STEPS}, got {value!r}; "
-                "20 is usual."
+                "10 to 20 are usual."
             )
 
     @staticmethod

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import UniPCMultistepScheduler
 
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.backbones import load_backbone
@@ -67,7 +67,7 @@ def assemble(config: AssembleConfig) -> LongVideoPipeline:
         vae=TemporalAutoencoderKL.from_pretrained(config.vae),
         global_unet=load_backbone(config.global_unet),
         local_unet=load_backbone(config.local_unet),
-        scheduler=DDIMScheduler.from_pretrained(Path(config.global_unet) / "scheduler"),
+        scheduler=UniPCMultistepScheduler.from_pretrained(Path(config.global_unet) / "scheduler"),
         height=config.height,
         width=config.width,
         fps=config.fps,
