@@ -87,11 +87,13 @@ def test_a_unet_learns_to_read_prompts_in_every_block_from_where_it_was() -> Non
 WIDENED = {"block_out_channels": (8, 16, 16), "cross_attention_dim": PROMPT_DIM}
 
 
-def test_a_widened_unet_is_nearly_what_it_was() -> None:
+@pytest.mark.parametrize("middle", [16, 8])
+def test_a_widened_unet_is_nearly_what_it_was(middle: int) -> None:
     """Exactly, to rounding, until the up blocks, where norms see features of two widths."""
-    old = tiny_unet(**WIDENED, num_prompt_tokens=2)
-    new = widen_unet(old, (16, 16, 16))
-    assert new.config["block_out_channels"] == [16, 16, 16]
+    shape = {**WIDENED, "block_out_channels": (8, middle, 16), "num_prompt_tokens": 2}
+    old = tiny_unet(**shape)
+    new = widen_unet(old, (16, middle, 16))
+    assert new.config["block_out_channels"] == [16, middle, 16]
     torch.manual_seed(0)
     sample = torch.randn(1, 3, 4, 8, 8)
     inputs = (sample, torch.tensor([400]), torch.randn(1, 3, 2, PROMPT_DIM))
@@ -113,7 +115,7 @@ def test_a_widened_unet_is_nearly_what_it_was() -> None:
         network.mid_block.register_forward_hook(note_middle)
     with torch.no_grad():
         before, after = (each(*inputs, **options).sample for each in (old, new))
-        fresh = tiny_unet(seed=5, **WIDENED, num_prompt_tokens=2)(*inputs, **options).sample
+        fresh = tiny_unet(seed=5, **shape)(*inputs, **options).sample
     for copy in (0, 1):
         torch.testing.assert_close(seen["finest"][1][:, copy::2], seen["finest"][0])
     torch.testing.assert_close(seen["middle"][1], seen["middle"][0], atol=1e-4, rtol=1e-4)

@@ -87,15 +87,9 @@ def estimate(step: Step, config: LoopConfig, num_processes: int = 1) -> Estimate
         if config.gradient_checkpointing:
             model.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
         arguments, keywords = step.inputs()
-        named_learned = [
-            (n, weight) for n, weight in model.named_parameters() if weight.requires_grad
-        ]
-        learned = [weight for _, weight in named_learned]
-        kept = sum(
-            weight.nbytes
-            * _OPTIMIZER_NUMBERS[config.optimizer if is_hidden_matrix(name, weight) else "adamw"]
-            for name, weight in named_learned
-        )
+        named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        learned = list(named.values())
+        kept = sum(_bytes_kept(name, weight, config.optimizer) for name, weight in named.items())
         for weight in learned:
             weight.grad = torch.zeros_like(weight)
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.mixed_precision)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.backbones import Backbone, backbone_settings
@@ -135,10 +135,11 @@ def widen_unet(network: MaskUNet3D, block_out_channels: Sequence[int]) -> MaskUN
     wide = MaskUNet3D(**settings | changes)
     weights = network.state_dict()
     for name, target in wide.state_dict().items():
-        if name not in weights:  # a shortcut where the widths agreed before: it passes all on
-            (nn.init.dirac_ if target.dim() > 1 else nn.init.zeros_)(target)
-            continue
-        source = weights[name]
+        source = weights.get(name)
+        if source is None:  # a shortcut where the widths agreed before: it passed all on
+            width = len(target)
+            is_bias = target.dim() == 1
+            source = torch.zeros(width) if is_bias else torch.eye(width)[..., None, None]
         if name == "time_embedding.linear_1.weight":
             _paste(target.zero_(), source, list(range(len(source))), _same_waves(old[0], new[0]))
             continue
