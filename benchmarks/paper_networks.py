@@ -1,4 +1,4 @@
-"""The networks of the paper's tables: trainings of ours in which one thing differs.
+"""The networks of the paper's tables and of both backbones: trainings in which one thing differs.
 
 Knows stages, starts and budgets; not what is measured.
 """
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
+from nuwaxl.models.backbones import load_backbone
 from nuwaxl.models.mask_unet3d import MaskUNet3D
 from nuwaxl.parts.components import BUNDLED
 from nuwaxl.pipelines.long_video import LongVideoPipeline
@@ -42,6 +43,9 @@ INJECTIONS: dict[str, dict[str, bool]] = {
     "no multi-scale injection": {"multi_scale_injection": False},
 }
 """Of table 2b."""
+
+BACKBONES = ("unet", "transformer")
+"""Of networks that are trained from nothing."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,30 @@ class Workshop:
         self.budget = budget
         self._bundled: LongVideoPipeline | None = None
         self._pipelines: dict[tuple[str, int], LongVideoPipeline] = {}
+
+    def from_nothing(self, backbone: str, stage: str) -> Path:
+        """A network whose weights were random before the image stage.
+
+        Args:
+            backbone: of `BACKBONES`, at the sizes that training takes by itself.
+            stage: 'image', or the role that a network learns after it.
+        """
+        image = stage == "image"
+        per_step = IMAGES_PER_STEP if image else FRAMES_PER_STEP // 16
+        return self._train(
+            stage,
+            f"{backbone} {stage}",
+            f"{stage}.yaml",
+            [
+                f"backbone={backbone}" if image else f"base={self.from_nothing(backbone, 'image')}",
+                *(self._smallest() if image and self.budget.smoke else ()),
+                # Muon's steps take half as long again, and teach a transformer slower at first.
+                "loop.optimizer=adamw",
+                f"loop.batch_size={1 if self.budget.smoke else per_step}",
+                f"loop.max_steps={self.budget.image_steps if image else self.budget.clip_steps}",
+                *self._strips("dense" if stage == "local" else "wide"),
+            ],
+        )
 
     def vae(self, variant: str) -> Path:
         """A decoder that has learned on, its latents being the bundled ones.
@@ -157,19 +185,34 @@ class Workshop:
         """
         key = injection, length
         if key not in self._pipelines:
-            networks = {
-                "global_unet": self.unet("global", length=length),
-                "local_unet": self.unet("local", injection=injection, length=length),
-            }
-            if self._bundled is None:
-                self._bundled = LongVideoPipeline.from_pretrained()
-            parts = dict(self._bundled.components)
-            parts |= {name: MaskUNet3D.from_pretrained(path) for name, path in networks.items()}
-            sizes = {name: self._bundled.config[name] for name in ("height", "width", "fps")}
-            pipeline = LongVideoPipeline(**parts, **sizes, segment_length=length)
-            pipeline.set_progress_bar_config(disable=True)
-            self._pipelines[key] = pipeline
+            self._pipelines[key] = self.assembled(
+                self.unet("global", length=length),
+                self.unet("local", injection=injection, length=length),
+                length=length,
+            )
         return self._pipelines[key]
+
+    def assembled(
+        self, global_unet: Path, local_unet: Path, *, length: int = 16
+    ) -> LongVideoPipeline:
+        """The bundled pipeline with other networks.
+
+        Args:
+            global_unet: its folder.
+            local_unet: its folder.
+            length: most frames in a run.
+        """
+        if self._bundled is None:
+            self._bundled = LongVideoPipeline.from_pretrained()
+        parts = dict(self._bundled.components)
+        parts |= {
+            "global_unet": load_backbone(global_unet),
+            "local_unet": load_backbone(local_unet),
+        }
+        sizes = {name: self._bundled.config[name] for name in ("height", "width", "fps")}
+        pipeline = LongVideoPipeline(**parts, **sizes, segment_length=length)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
 
     def _image_unet(self) -> Path:
         """Spatial layers alone, from the bundled keyframes' network, trained on single frames."""
@@ -197,6 +240,15 @@ class Workshop:
                 *self._strips("wide"),
             ],
         )
+
+    def _smallest(self) -> list[str]:
+        """Sizes of networks of a few thousand weights."""
+        return [
+            "model.block_out_channels=[32,32]",
+            "transformer.num_layers=1",
+            "transformer.num_attention_heads=1",
+            "transformer.attention_head_dim=32",
+        ]
 
     def _strips(self, name: str) -> list[str]:
         """Settings of the encoded stories, which all stages share."""

@@ -10,9 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from PIL import Image
 from tiny import tiny_unet
 
-from benchmarks import films, networks, paper_numbers, paper_tables, profile
+from benchmarks import backbones, films, networks, paper_numbers, paper_tables, profile
 from benchmarks.paper_numbers import AVG_FD, BLOCK_FD, Claim, Verdict, as_markdown, claims, verdicts
 from nuwaxl.models.mask_unet3d import MaskUNet3D
 from nuwaxl.tensors.devices import autocast
@@ -74,6 +75,49 @@ def test_small_tables_are_made_once_and_then_read(
     with pytest.raises(SystemExit):
         paper_tables.main([*options, "--strips", "9"])
     assert "`--work` must be a folder of one budget" in capsys.readouterr().err
+
+
+def test_both_backbones_are_trained_and_measured_alike(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    options = [
+        "--smoke",
+        "--frames",
+        "16",
+        "--work",
+        str(work),
+        "--output",
+        str(tmp_path / "b.json"),
+    ]
+    command = [sys.executable, "-m", "benchmarks.backbones", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "b.json").read_text())
+    rows = [(row["backbone"], row["row"]) for row in result["rows"]]
+    assert rows == [(b, r) for b in ("unet", "transformer") for r in ("local", "tree")]
+    unet, transformer = (result["networks"][name]["training"] for name in ("unet", "transformer"))
+    assert unet == transformer == {s: {"steps": 1.0} for s in ("image", "global", "local")}
+    classes = {
+        name: json.loads((work / "models" / name / "local_unet" / "config.json").read_text())
+        for name in ("unet", "transformer")
+    }
+    assert classes["unet"]["_class_name"] == "MaskUNet3D"
+    assert classes["transformer"]["_class_name"] == "MaskTransformer3D"
+    assert (work / "models" / "transformer" / "world.json").is_file()
+    # Three lines for the one story: what is real, and the films of either network.
+    with Image.open(tmp_path / "b.png") as sheet:
+        assert (sheet.width // 128, sheet.height // 128) == (10, 3)
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--minutes-per-stage", "0"], ["--frames", "15"], ["--probe", "nowhere"]]
+)
+def test_backbones_refuse_wrong_options(
+    wrong: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        backbones.main(wrong)
+    assert stopped.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wrong", [["--tables", "3"], ["--stories", "0"], ["--probe", "nowhere"]])
