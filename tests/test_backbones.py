@@ -1,6 +1,7 @@
 """Either backbone in either role: films, training, assembling, LoRA."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,15 @@ def test_assembling_takes_either_backbone(tmp_path: Path) -> None:
     assert isinstance(whole.local_unet, MaskUNet3D)
     with pytest.raises(ValueError, match="must hold a MaskUNet3D or a MaskTransformer3D"):
         load_backbone(tmp_path / "whole/vae")
+
+
+def test_assembling_takes_the_networks_of_a_checkpoint(tmp_path: Path) -> None:
+    tiny_pipeline().save_pretrained(tmp_path / "parts")
+    names = ("vae", "prompt_adapter", "global_unet", "local_unet", "text_encoder", "tokenizer")
+    folders: dict[str, Any] = {name: str(tmp_path / "parts" / name) for name in names}
+    sizes: dict[str, Any] = {"dtype": "float32", "height": 16, "width": 16}
+    whole = assemble(AssembleConfig(output=str(tmp_path / "whole"), **sizes, **folders))
+    assert whole.fingerprint == LongVideoPipeline.from_pretrained(tmp_path / "parts").fingerprint
+    shutil.rmtree(tmp_path / "parts/scheduler")
+    with pytest.raises(ValueError, match="`global_unet` must have a scheduler/"):
+        AssembleConfig(**sizes, **folders)

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.configuration_utils import FrozenDict
 from tiny import tiny_pipeline, tiny_unet
 
 from nuwaxl.pipelines.long_video import LongVideoPipeline
-from nuwaxl.tensors.fingerprint import module_fingerprint
+from nuwaxl.tensors.fingerprint import module_fingerprint, weights_hash
 
 
 def lora_unet() -> Any:
@@ -52,6 +53,21 @@ def test_a_change_in_place_changes_the_fingerprint(change: Callable) -> None:
     with torch.no_grad():
         change(unet.conv_in.weight)
     assert module_fingerprint(unet) != before
+
+
+def test_settings_count_where_weights_are_the_same() -> None:
+    one, two = tiny_unet(attention_head_dim=4), tiny_unet(attention_head_dim=8)
+    two.load_state_dict(one.state_dict())
+    assert weights_hash(one) == weights_hash(two)
+    assert module_fingerprint(one) != module_fingerprint(two)
+
+
+def test_a_setting_that_is_the_default_does_not_count() -> None:
+    unet = tiny_unet()
+    before = module_fingerprint(unet)
+    # As a network saved before there was such a setting.
+    unet._internal_dict = FrozenDict({k: v for k, v in unet.config.items() if k != "temporal"})
+    assert module_fingerprint(unet) == before
 
 
 def test_a_lora_counts_with_its_scale_and_goes_without_a_trace() -> None:

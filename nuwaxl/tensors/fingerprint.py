@@ -4,6 +4,7 @@ Knows tensors and files of tensors, not what they are for.
 """
 
 import hashlib
+import inspect
 import json
 import weakref
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.configuration_utils import ConfigMixin
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -47,7 +49,11 @@ def content_hash(latents: Tensor) -> str:
 
 
 def module_fingerprint(module: nn.Module) -> str:
-    """The hash of a network's weights (taken as fp32) and of its active LoRA scales.
+    """The hash of a network's weights (taken as fp32), its settings and its active LoRA scales.
+
+    Weights of one shape can mean several networks, such as one of other attention heads. Settings
+    that are as the network's class has them by itself do not count, so that a new one of a later
+    version changes nothing.
 
     Hashing runs at about 2 GB/s and is done once: later calls look at a few values of every
     tensor and hash again only when one of them has changed by more than a change of dtype can
@@ -57,7 +63,7 @@ def module_fingerprint(module: nn.Module) -> str:
     Args:
         module: any network; its weights may be anywhere but on the meta device.
     """
-    return fingerprint([weights_hash(module), _lora_scales(module)])
+    return fingerprint([weights_hash(module), _settings(module), _lora_scales(module)])
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -170,6 +176,25 @@ def _same(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> bool:
             if not torch.allclose(old.double(), new.double(), rtol=rounding, atol=1e-7):
                 return False
     return True
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """What the network was built with, where diffusers keeps that and it is not the default."""
+    if not isinstance(module, ConfigMixin):
+        return {}
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(type(module).__init__).parameters.items()
+    }
+    plain = {name: value for name, value in module.config.items() if not name.startswith("_")}
+    return {
+        name: value for name, value in plain.items() if _json(value) != _json(defaults.get(name))
+    }
+
+
+def _json(value: object) -> str:
+    """Lists and tuples alike, as a saved config has them."""
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _lora_scales(module: nn.Module) -> dict[str, Any]:

@@ -44,6 +44,17 @@ class AssembleConfig:
                 raise ValueError(
                     f"`{name}` must be a folder with a config.json, got {folder!r}: train it first."
                 )
+        if not (_scheduler_folder(self.global_unet) / "scheduler_config.json").is_file():
+            raise ValueError(
+                "`global_unet` must have a scheduler/ in its folder, as training writes it, or"
+                f" beside it, as a checkpoint has it, got {self.global_unet!r}."
+            )
+
+
+def _scheduler_folder(network: str) -> Path:
+    """The noise levels that a network was trained with: a stage's output, or a checkpoint's."""
+    own = Path(network) / "scheduler"
+    return own if own.is_dir() else Path(network).parent / "scheduler"
 
 
 def assemble(config: AssembleConfig) -> LongVideoPipeline:
@@ -67,7 +78,7 @@ def assemble(config: AssembleConfig) -> LongVideoPipeline:
         vae=TemporalAutoencoderKL.from_pretrained(config.vae),
         global_unet=load_backbone(config.global_unet),
         local_unet=load_backbone(config.local_unet),
-        scheduler=UniPCMultistepScheduler.from_pretrained(Path(config.global_unet) / "scheduler"),
+        scheduler=UniPCMultistepScheduler.from_pretrained(_scheduler_folder(config.global_unet)),
         height=config.height,
         width=config.width,
         fps=config.fps,
