@@ -181,7 +181,7 @@ def test_batches_of_several_replicas_run_at_the_same_time():
     class Meets(LinearModel):
         def generate(self, jobs, given_latents):
             if jobs[0].segment.level == 1:
-                barrier.wait(timeout=5)
+                barrier.wait(timeout=60)
             return super().generate(jobs, given_latents)
 
     with closing(ThreadedExecutor([Meets(), Meets()], batch_size=1)) as executor:

@@ -253,14 +253,14 @@ def test_counts_are_those_of_the_segments(plan):
 def test_a_billion_frames_take_no_memory_and_no_time():
     choose_branching.cache_clear()
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.process_time()
     plan = Timeline(10**9, pinned=(0, 123_456_789, 999_999_999))
     ancestry = plan.ancestry(500_000_001)
     windows = list(plan.windows(700_000_000, 700_000_100))
     some = list(itertools.islice(plan.display_order(), 100))
     level = list(itertools.islice(plan.level(plan.num_levels - 1), 100))
     assert plan.frames_evaluated <= 1.25e9 + 32
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert ancestry[-1].new_frames.count(500_000_001) == 1
