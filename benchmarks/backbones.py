@@ -41,7 +41,7 @@ from nuwaxl.video import contact_sheet
 
 STAGES = ("image", "global", "local")
 
-SHOWN = ("accuracy", "seam_ratio", "flicker", "motion_error", "drift.all", "seconds_per_frame")
+SHOWN = ("accuracy", "seam_ratio", "flicker", "motion_error", "drift.all")
 """Of a score, for the table of results."""
 
 SHEET_COLUMNS = 10
