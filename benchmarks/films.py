@@ -10,7 +10,6 @@ sequential sampler on the same weights, whose runs cannot go side by side.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.machine import describe, quiet, save, save_plot
+from benchmarks.machine import describe, peak_gigabytes, quiet, save, save_plot
 from nuwaxl.denoising.sampling import SamplingConfig
 from nuwaxl.evaluation.baselines import planned_film
 from nuwaxl.evaluation.rows import plan_of
@@ -127,9 +126,6 @@ def make(case: Case, model: str | None) -> dict[str, Any]:
     film = planned(pipeline, case, story)
     write(film, clock)
     total = time.perf_counter() - start
-    # Kilobytes on Linux, bytes on macOS.
-    unit = 1e6 if sys.platform != "darwin" else 1e9
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     shares = {name: round(seconds / total, 3) for name, seconds in clock.seconds.items()}
     return {
         **asdict(case),
@@ -139,7 +135,7 @@ def make(case: Case, model: str | None) -> dict[str, Any]:
         "frames_per_second": round(case.frames / total, 2),
         "decode_ms_per_frame": round(clock.seconds["decoder"] / case.frames * 1e3, 2),
         "shares": shares,
-        "peak_gigabytes": round(peak, 3),
+        "peak_gigabytes": round(peak_gigabytes(), 3),
     }
 
 
@@ -204,7 +200,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.films", description=summary)
     parser.add_argument("--frames", type=int, nargs="+", default=list(FRAMES))
     parser.add_argument("--workers", type=int, default=2, help="W")
-    parser.add_argument("--steps", type=int, default=10, help="denoising steps between keyframes")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=SamplingConfig().for_level(1).num_inference_steps,
+        help="denoising steps between keyframes",
+    )
     parser.add_argument("--model", default=None, help="folder of a checkpoint; default: bundled")
     parser.add_argument("--output", default=None, help="JSON file; plots go beside it")
     parser.add_argument("--case", default=None, help=argparse.SUPPRESS)

@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -82,6 +83,19 @@ def quiet() -> None:
     """No progress bars while networks are loaded."""
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
+
+
+def peak_gigabytes() -> float:
+    """Most memory that this process has had at once.
+
+    Linux's `getrusage` also counts what the process had that started it, so /proc is read there.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) * 1024 / 1e9
+    # Bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
 
 
 def save(result: Mapping[str, Any], path: str | None) -> None:

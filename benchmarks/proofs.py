@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from orders import ORDERS, make_in
 from tiny import tiny_pipeline
 
 from benchmarks.breaking import prove_disk, prove_kills
+from benchmarks.machine import peak_gigabytes
 from nuwaxl.cli.plan import plan_film
 from nuwaxl.cli.request import resolve_request
 from nuwaxl.denoising.sampling import SamplingConfig
@@ -219,7 +219,7 @@ def peak_memory(num_frames: int) -> float:
         with VideoWriter(f"{name}/film.mp4", FPS) as writer:
             for frame in film.frames():
                 writer.write(frame)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_gigabytes() * 1e9 / 2**20
 
 
 def prove_memory(arguments: argparse.Namespace) -> dict[str, Any]:

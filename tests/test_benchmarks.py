@@ -169,6 +169,21 @@ def test_operators_fall_into_groups(operator: str, group: str) -> None:
     assert profile.group_of(operator) == group
 
 
+def test_the_peak_is_the_processs_own_not_that_of_what_started_it() -> None:
+    inner = "from benchmarks.machine import peak_gigabytes; print(peak_gigabytes())"
+    outer = (
+        "import subprocess, sys; held = b'1' * 2_000_000_000;"
+        f"print(subprocess.check_output([sys.executable, '-c', {inner!r}], text=True))"
+    )
+    done = subprocess.run([sys.executable, "-c", outer], cwd=ROOT, capture_output=True, text=True)
+    assert 0.05 < float(done.stdout) < 1.5, done.stderr
+    # More than is in use now, once it was in use.
+    more = "from benchmarks.machine import peak_gigabytes as peak; before = peak();"
+    more += "held = b'1' * 500_000_000; del held; print(peak() - before)"
+    done = subprocess.run([sys.executable, "-c", more], cwd=ROOT, capture_output=True, text=True)
+    assert float(done.stdout) == pytest.approx(0.5, abs=0.2), done.stderr
+
+
 def test_films_are_made_by_each_plan_and_with_workers() -> None:
     found = films.cases([64, 3376], workers=2, steps=10)
     assert len(found) == len(set(found))
