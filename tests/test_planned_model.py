@@ -13,6 +13,7 @@ from shell import Shell
 from tiny import tiny_pipeline
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import backbones
 from nuwaxl.cli.app import app
 from nuwaxl.cli.planned_model import Work, film_work, show_model, spell_flop
 from nuwaxl.config import GenerateConfig, load_config
@@ -65,7 +66,11 @@ def test_the_page_of_models_names_what_there_is() -> None:
     commands: Any = typer.main.get_command(app)
     lines = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
              for line in block.splitlines()]  # fmt: skip
+    benchmark, *lines = lines
     assert len(lines) == 3
+    python, module, name, *words = shlex.split(benchmark)
+    assert (python, module, name) == ("python", "-m", backbones.__name__)
+    assert backbones.parse(["--smoke", *words]).minutes_per_stage == 9
     for line in lines:
         program, name, *words = shlex.split(line)
         known = {option for param in commands.commands[name].params for option in param.opts}
