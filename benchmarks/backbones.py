@@ -28,8 +28,9 @@ from benchmarks.paper_networks import (
     Budget,
     Workshop,
     claim_folder,
+    small_world,
 )
-from nuwaxl.denoising.sampling import SamplingConfig
+from benchmarks.paper_numbers import table
 from nuwaxl.evaluation.evaluate import Evaluation, evaluate, films_of
 from nuwaxl.evaluation.features import Readers, load_readers
 from nuwaxl.evaluation.probe import Probe
@@ -67,7 +68,7 @@ def train(shop: Workshop, backbone: str) -> tuple[LongVideoPipeline, dict[str, A
 
 
 def _log(model: Path) -> dict[str, float]:
-    """Steps, mean seconds of a step, and the loss of the last steps of a run."""
+    """Steps, median seconds of a step, and the loss of the last steps of a run."""
     log = model.parent / "log" / "log.jsonl"
     entries = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
     done = json.loads((model.parent / "done.json").read_text())
@@ -123,23 +124,6 @@ def sheet(
     return contact_sheet(pictures, columns=SHEET_COLUMNS)
 
 
-def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """One table, a line for each row of each backbone.
-
-    Args:
-        rows: with 'backbone', 'row' and numbers.
-    """
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for row in rows:
-        cells = [row.get(name) for name in columns]
-        shown = [
-            f"{c:.4g}" if isinstance(c, float) else "-" if c is None else str(c) for c in cells
-        ]
-        lines.append("| " + " | ".join(shown) + " |")
-    return "\n".join(lines) + "\n"
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Options, checked before anything is loaded."""
     summary = __doc__.splitlines()[0] if __doc__ else None
@@ -170,18 +154,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     quiet()
     work = Path(options.work)
     budget = Budget(options.minutes_per_stage, options.strips, options.smoke)
-    sampling, features = SamplingConfig(), ("probe", "efficientnet")
-    if options.smoke:
-        sampling, features = SamplingConfig(num_inference_steps=1, guidance_scale=1.0), ("probe",)
-    config = EvaluationConfig(
-        probe=str(work / "no_probe") if options.smoke else options.probe,
-        stories=1 if options.smoke else options.stories,
+    config = small_world(
+        budget,
+        work,
+        options.probe,
+        options.stories,
         lengths=(options.frames,),
         rows=("local", "tree"),
-        features=features,
-        actors=ACTORS,
-        backgrounds=BACKGROUNDS,
-        sampling=sampling,
     )
     try:
         check_sources(config)
@@ -201,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
                 "backbone": backbone, "row": line.row,
                 **{name: value for name, value in flat.items() if _is_shown(name)},
             })  # fmt: skip
-    text = as_markdown(rows)
+    text = "\n".join(table(rows)) + "\n"
     print(text)
     command = " ".join(["python -m benchmarks.backbones", *(arguments or sys.argv[1:])])
     result = {

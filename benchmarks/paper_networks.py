@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from nuwaxl.denoising.sampling import SamplingConfig
+from nuwaxl.evaluation.settings import EvaluationConfig
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.backbones import load_backbone
 from nuwaxl.models.mask_unet3d import MaskUNet3D
@@ -271,6 +273,28 @@ class Workshop:
             steps = train(stage, CONFIGS / config, [*settings, f"loop.output_dir={folder}"])
             done.write_text(json.dumps({"steps": steps, "settings": list(settings)}, indent=1))
         return folder / "model"
+
+
+def small_world(
+    budget: Budget, work: Path, probe: str, stories: int, **changes: Any
+) -> EvaluationConfig:
+    """Films of the actors and places that the networks here are trained on.
+
+    Args:
+        budget: of the networks; a smoke test looks at one story, with one step and no probe.
+        work: folder in which a smoke test finds no probe.
+        probe: folder of the probe.
+        stories: films of every row and length.
+        changes: other settings of `EvaluationConfig`.
+    """
+    settings: dict[str, Any] = {"actors": ACTORS, "backgrounds": BACKGROUNDS} | changes
+    if not budget.smoke:
+        return EvaluationConfig(probe=probe, stories=stories, **settings)
+    settings |= {
+        "features": ("probe",),
+        "sampling": SamplingConfig(num_inference_steps=1, guidance_scale=1.0),
+    }
+    return EvaluationConfig(probe=str(work / "no_probe"), stories=1, **settings)
 
 
 def claim_folder(folder: Path, settings: Mapping[str, object]) -> None:

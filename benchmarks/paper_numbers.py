@@ -133,16 +133,10 @@ def as_markdown(rows: Sequence[Mapping[str, object]], verdicts: Sequence[Verdict
         verdicts: of the same.
     """
     lines: list[str] = []
-    for table in dict.fromkeys(str(row["table"]) for row in rows):
-        those = [row for row in rows if row["table"] == table]
-        columns = [
-            name for name in dict.fromkeys(k for row in those for k in row) if name[0] != "_"
-        ]
-        columns.remove("table")
-        lines += [f"## Table {table}", "", "| " + " | ".join(columns) + " |"]
-        lines.append("|" + "---|" * len(columns))
-        lines += ["| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in those]
-        lines.append("")
+    for name in dict.fromkeys(str(row["table"]) for row in rows):
+        those = [{k: v for k, v in row.items() if k != "table"} for row in rows
+                 if row["table"] == name]  # fmt: skip
+        lines += [f"## Table {name}", "", *table(those), ""]
     lines += ["## Does the paper's ordering hold?", ""]
     lines.append("Best to worst, less being better. Where values are close, chance decides.")
     lines += ["", "| claim | paper | here | holds |", "|---|---|---|---|"]
@@ -152,6 +146,17 @@ def as_markdown(rows: Sequence[Mapping[str, object]], verdicts: Sequence[Verdict
         answer = "yes" if each.holds else f"no ({each.pairs[0]} of {each.pairs[1]} pairs)"
         lines.append(f"| {each.claim.title} | {paper} | {ours} | {answer} |")
     return "\n".join(lines) + "\n"
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Lines of a table in Markdown; names that begin with '_' are left out.
+
+    Args:
+        rows: column -> value.
+    """
+    columns = [name for name in dict.fromkeys(k for row in rows for k in row) if name[0] != "_"]
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return lines + ["| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in rows]
 
 
 def _cell(value: object) -> str:

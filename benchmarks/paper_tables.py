@@ -24,17 +24,15 @@ from torch import Tensor
 
 from benchmarks.machine import describe, quiet
 from benchmarks.paper_networks import (
-    ACTORS,
-    BACKGROUNDS,
     INJECTIONS,
     VAES,
     Budget,
     Workshop,
     claim_folder,
+    small_world,
 )
 from benchmarks.paper_numbers import AVG_FD, BLOCK_FD, LENGTHS, SECONDS, as_markdown, verdicts
 from nuwaxl.denoising.denoiser import SegmentDenoiser
-from nuwaxl.denoising.sampling import SamplingConfig
 from nuwaxl.evaluation.evaluate import films_of, measure_row
 from nuwaxl.evaluation.features import FilmFeatures, Readers, film_features, load_readers
 from nuwaxl.evaluation.measuring import measure_film
@@ -297,19 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     quiet()
     work = Path(options.work)
     budget = Budget(options.minutes_per_row, options.strips, options.smoke)
-    sampling = SamplingConfig()
-    features = ("probe", "efficientnet")
-    if options.smoke:
-        sampling, features = SamplingConfig(num_inference_steps=1, guidance_scale=1.0), ("probe",)
-    config = EvaluationConfig(
-        model=options.model,
-        probe=str(work / "no_probe") if options.smoke else options.probe,
-        stories=1 if options.smoke else options.stories,
-        features=features,
-        actors=ACTORS,
-        backgrounds=BACKGROUNDS,
-        sampling=sampling,
-    )
+    config = small_world(budget, work, options.probe, options.stories, model=options.model)
     try:
         check_sources(config)
         claim_folder(work, {**asdict(budget), "model": options.model, "stories": config.stories})
