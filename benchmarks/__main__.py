@@ -19,7 +19,9 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     day = datetime.date.today().isoformat()
     networks.main(["--output", str(folder / f"networks-{day}.json")])
-    profile.main(["--output", str(folder / f"profile-{day}.json")])
+    for name in networks.BACKBONES:
+        output = str(folder / f"profile-{name}-{day}.json")
+        profile.main(["--backbone", name, "--output", output])
     startup.main(["--output", str(folder / f"startup-{day}.json")])
     films.main(["--output", str(folder / f"films-{day}.json")])
 

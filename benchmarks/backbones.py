@@ -21,9 +21,9 @@ import torch
 from PIL import Image
 
 from benchmarks.machine import describe, quiet, save
+from benchmarks.networks import BACKBONES
 from benchmarks.paper_networks import (
     ACTORS,
-    BACKBONES,
     BACKGROUNDS,
     Budget,
     Workshop,

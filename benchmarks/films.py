@@ -116,8 +116,8 @@ def make(case: Case, model: str | None) -> dict[str, Any]:
     write(planned(pipeline, case, story), Clock(), min(16, case.frames))
     clock = Clock()
     for name, module in (
-        ("U-Nets", pipeline.global_unet),
-        ("U-Nets", pipeline.local_unet),
+        ("networks", pipeline.global_unet),
+        ("networks", pipeline.local_unet),
         ("text", pipeline.text_encoder),
     ):
         module.forward = clock.wrap(name, module.forward)

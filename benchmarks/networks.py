@@ -2,8 +2,9 @@
 
 python -m benchmarks.networks
 
-U-Nets have equal parameters and input, decoders an equal size of pictures. All take turns in one
-run, and medians are compared, so that ratios are fair on a machine that is not quite idle.
+U-Nets have equal parameters and input, decoders an equal size of pictures; our transformer, of
+about as many parameters and operations, stands beside them. All take turns in one run, and medians
+are compared, so that ratios are fair on a machine that is not quite idle.
 """
 
 import argparse
@@ -21,10 +22,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import describe, interleaved, product, save
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
-from nuwaxl.models.mask_unet3d import MaskUNet3D
 from nuwaxl.tensors.devices import autocast, fast_dtype
+from nuwaxl.training.diffusion import DiffusionTraining, StripsConfig, chosen_network
 
 CHANNELS, CELLS, FRAMES, PROMPT_DIM = 16, 8, 16, 256
+BACKBONES = ("unet", "transformer")
+"""As `train` names them."""
 PICTURE = 128
 """Side of the decoded pictures, in pixels."""
 
@@ -47,6 +50,20 @@ def nearest(size: int, candidates: Sequence[Callable[[], nn.Module]]) -> nn.Modu
         with torch.device("meta"):
             sizes.append(abs(parameters(build()) - size))
     return candidates[sizes.index(min(sizes))]()
+
+
+def our_backbone(backbone: str, channels: int, *, num_prompt_tokens: int | None = None) -> Any:
+    """One of `BACKBONES` at the sizes that training takes by itself.
+
+    Args:
+        backbone: of `BACKBONES`.
+        channels: of the latents.
+        num_prompt_tokens: of the prompt adapter; None: prompts of any length.
+    """
+    config: Any = {"backbone": backbone, "strips": {"any": StripsConfig()}}
+    network, sizes = chosen_network(DiffusionTraining(**config))
+    sizes["num_prompt_tokens"] = num_prompt_tokens
+    return network(in_channels=channels, out_channels=channels, **sizes)
 
 
 def diffusers_unet(size: int) -> nn.Module:
@@ -105,11 +122,11 @@ def lucidrains_unet(size: int) -> nn.Module:
     return nearest(size, [build(dim) for dim in range(32, 129, 8)])
 
 
-def unets(clips: int) -> tuple[dict[str, tuple[nn.Module, Callable[[], torch.Tensor]]], list[str]]:
-    """Each U-Net with its forward pass on one batch of clips, and what could not be had."""
-    ours: Any = MaskUNet3D(
-        in_channels=CHANNELS, out_channels=CHANNELS, cross_attention_dim=PROMPT_DIM
-    )
+def backbones(
+    clips: int,
+) -> tuple[dict[str, tuple[nn.Module, Callable[[], torch.Tensor]]], list[str]]:
+    """Each network with its forward pass on one batch of clips, and what could not be had."""
+    ours, transformer = (our_backbone(name, CHANNELS) for name in BACKBONES)
     size = parameters(ours)
     peer = diffusers_unet(size)
     sample = torch.randn(clips, FRAMES, CHANNELS, CELLS, CELLS)
@@ -118,6 +135,10 @@ def unets(clips: int) -> tuple[dict[str, tuple[nn.Module, Callable[[], torch.Ten
     channels_first = sample.transpose(1, 2)
     found: dict[str, tuple[nn.Module, Callable[[], torch.Tensor]]] = {
         "MaskUNet3D": (ours, lambda: ours(sample, timesteps, prompts, frame_times=times).sample),
+        "MaskTransformer3D": (
+            transformer,
+            lambda: transformer(sample, timesteps, prompts, frame_times=times).sample,
+        ),
         "diffusers UNet3DConditionModel": (
             peer,
             lambda: peer(channels_first, timesteps, prompts[:, 0]).sample,
@@ -134,9 +155,14 @@ def unets(clips: int) -> tuple[dict[str, tuple[nn.Module, Callable[[], torch.Ten
     return found, []
 
 
-def compare_unets(clips: int, rounds: int) -> dict[str, Any]:
+def compare_backbones(clips: int, rounds: int) -> dict[str, Any]:
     """Forward pass and training step of each, a matrix product taking its turn."""
-    networks, left_out = unets(clips)
+    networks, left_out = backbones(clips)
+    gflops: dict[str, float] = {}
+    for name, (_, run) in networks.items():
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            run()
+        gflops[name] = counter.get_total_flops() / 1e9
     dtype = fast_dtype(CPU)
     multiply, gflop = product(dtype)
     forwards: dict[str, Callable[[], object]] = {"product": multiply}
@@ -156,21 +182,18 @@ def compare_unets(clips: int, rounds: int) -> dict[str, Any]:
     seconds |= interleaved(steps, rounds)
     rate = gflop / seconds["product"]
     rows = {}
-    for name, (network, run) in networks.items():
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            run()
-        flops = counter.get_total_flops() / 1e9
+    for name, (network, _) in networks.items():
         one, both = seconds[f"forward {name}"], seconds[f"step {name}"]
         rows[name] = {
             "parameters": parameters(network),
-            "gflop_per_clip": round(flops / clips, 2),
+            "gflop_per_clip": round(gflops[name] / clips, 2),
             "forward_ms_per_clip": round(one / clips * 1e3, 2),
             "training_ms_per_clip": round(both / clips * 1e3, 2),
-            "forward_share_of_gemm_rate": round(flops / one / rate, 3),
+            "forward_share_of_gemm_rate": round(gflops[name] / one / rate, 3),
             "forward_times_ours": round(one / seconds["forward MaskUNet3D"], 2),
             "training_times_ours": round(both / seconds["step MaskUNet3D"], 2),
         }
-    return {"dtype": str(dtype), "gemm_gflops": round(rate), "unets": rows, "left_out": left_out}
+    return {"dtype": str(dtype), "gemm_gflops": round(rate), "networks": rows, "left_out": left_out}
 
 
 def image_vae(latent_channels: int, widths: Any, *, layers: int) -> Any:
@@ -247,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     command = f"python -m benchmarks.networks --clips {options.clips} --rounds {options.rounds}"
     result = {
         "machine": describe(command),
-        **compare_unets(options.clips, options.rounds),
+        **compare_backbones(options.clips, options.rounds),
         **compare_decoders(options.rounds),
     }
     for line in result["left_out"]:

@@ -46,9 +46,6 @@ INJECTIONS: dict[str, dict[str, bool]] = {
 }
 """Of table 2b."""
 
-BACKBONES = ("unet", "transformer")
-"""Of networks that are trained from nothing."""
-
 
 @dataclass(frozen=True)
 class Budget:
@@ -98,7 +95,7 @@ class Workshop:
         """A network whose weights were random before the image stage.
 
         Args:
-            backbone: of `BACKBONES`, at the sizes that training takes by itself.
+            backbone: of `networks.BACKBONES`, at the sizes that training takes by itself.
             stage: 'image', or the role that a network learns after it.
         """
         image = stage == "image"

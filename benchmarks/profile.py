@@ -1,6 +1,6 @@
-"""Where a U-Net's forward pass spends its time, and how far it is from a matrix product's rate.
+"""Where a network's forward pass spends its time, and how far it is from a matrix product's rate.
 
-python -m benchmarks.profile [--compile]
+python -m benchmarks.profile [--backbone transformer] [--compile]
 
 Operators are grouped; each costs the median of its calls of one shape, so that a call which was
 interrupted does not count. `--compile` adds torch.compile, which needs a C++ compiler and minutes.
@@ -20,7 +20,7 @@ from torch.profiler import profile as record
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import describe, interleaved, product, save
-from nuwaxl.models.mask_unet3d import MaskUNet3D
+from benchmarks.networks import BACKBONES, our_backbone
 from nuwaxl.tensors.devices import autocast, fast_dtype
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -50,9 +50,9 @@ def group_of(operator: str) -> str:
 class Pass:
     """One forward pass of the bundled size, as it is called by itself and as in a film."""
 
-    def __init__(self, clips: int) -> None:
+    def __init__(self, clips: int, backbone: str) -> None:
         frames, cells = 16, 8
-        self.network = MaskUNet3D(in_channels=32, out_channels=32, num_prompt_tokens=5).eval()
+        self.network = our_backbone(backbone, 32, num_prompt_tokens=5).eval()
         self.dtype = fast_dtype("cpu")
         self.sample = torch.randn(clips, frames, 32, cells, cells)
         mask = torch.zeros(clips, frames)
@@ -132,10 +132,10 @@ def compiled(forward: Pass, rounds: int) -> dict[str, float]:
     }
 
 
-def measure(clips: int, rounds: int, compile_it: bool) -> dict[str, Any]:
+def measure(backbone: str, clips: int, rounds: int, compile_it: bool) -> dict[str, Any]:
     """Times, shares and rates; see the module."""
     torch.manual_seed(0)
-    forward = Pass(clips)
+    forward = Pass(clips, backbone)
     multiply, gflop = product(forward.dtype)
     with autocast("cpu", forward.dtype):  # open, so that weights stay cast, as in a film
         forward.in_film()  # fills the cache: what is counted is one of the later steps
@@ -158,6 +158,7 @@ def measure(clips: int, rounds: int, compile_it: bool) -> dict[str, Any]:
         group["ms"], group["calls"] = round(group["ms"], 2), round(group["calls"])
     whole = sum(counts.values())
     result: dict[str, Any] = {
+        "backbone": backbone,
         "dtype": str(forward.dtype),
         "gemm_gflops": round(rate),
         "in_film_gflop_per_clip": round(whole / clips, 2),
@@ -174,6 +175,7 @@ def measure(clips: int, rounds: int, compile_it: bool) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     summary = __doc__.splitlines()[0] if __doc__ else None
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=summary)
+    parser.add_argument("--backbone", choices=BACKBONES, default=BACKBONES[0])
     parser.add_argument("--clips", type=int, default=4, help="clips in a batch")
     parser.add_argument("--rounds", type=int, default=9, help="passes to take the median of")
     parser.add_argument("--compile", action="store_true", help="measure torch.compile too")
@@ -181,11 +183,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = parser.parse_args(arguments)
     if min(options.clips, options.rounds) < 1:
         parser.error("--clips and --rounds must be at least 1")
-    command = f"python -m benchmarks.profile --clips {options.clips} --rounds {options.rounds}"
+    command = f"python -m benchmarks.profile --backbone {options.backbone}"
+    command += f" --clips {options.clips} --rounds {options.rounds}"
     command += " --compile" if options.compile else ""
     result = {
         "machine": describe(command),
-        **measure(options.clips, options.rounds, options.compile),
+        **measure(options.backbone, options.clips, options.rounds, options.compile),
     }
     print(json.dumps(result, indent=1))
     save(result, options.output)

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 from PIL import Image
-from tiny import tiny_unet
+from tiny import tiny_transformer, tiny_unet
 
 from benchmarks import backbones, films, networks, paper_numbers, paper_tables, profile
 from benchmarks.paper_numbers import AVG_FD, BLOCK_FD, Claim, Verdict, as_markdown, claims, verdicts
@@ -144,6 +144,7 @@ def test_peers_have_our_size() -> None:
     if importlib.util.find_spec("video_diffusion_pytorch") is not None:
         peers.append(networks.lucidrains_unet(size))
         assert "torchvision" not in sys.modules
+    peers.append(networks.our_backbone("transformer", networks.CHANNELS))
     for peer in peers:
         assert networks.parameters(peer) == pytest.approx(size, rel=0.15)
 
@@ -204,12 +205,16 @@ def test_plots_are_pictures_by_themselves(tmp_path: Path) -> None:
         assert "64, 226" in "".join(root.itertext())
 
 
+@pytest.mark.parametrize(
+    ("backbone", "tiny"), [("unet", tiny_unet), ("transformer", tiny_transformer)]
+)
 @torch.no_grad()
-def test_what_a_film_keeps_between_steps_changes_no_prediction() -> None:
+def test_what_a_film_keeps_between_steps_changes_no_prediction(backbone: str, tiny) -> None:
     torch.manual_seed(0)
-    step = profile.Pass(1)
-    step.network, step.dtype = tiny_unet(in_channels=32, out_channels=32, cross_attention_dim=256,
-                                         num_prompt_tokens=5), torch.bfloat16  # fmt: skip
+    step = profile.Pass(1, backbone)
+    small = tiny(in_channels=32, out_channels=32, cross_attention_dim=256, num_prompt_tokens=5)
+    assert type(step.network) is type(small)
+    step.network, step.dtype = small, torch.bfloat16
     alone = step.alone()
     with autocast("cpu", torch.bfloat16):
         first, second = step.in_film(), step.in_film()

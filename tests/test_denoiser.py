@@ -317,6 +317,15 @@ def test_level_zero_and_deeper_levels_have_their_own_network_and_settings() -> N
     assert [len(echo.batches) for echo in echoes] == [4, 2]
 
 
+@pytest.mark.parametrize(("own", "guidance"), [(1.0, 2.5), (4.0, 4.0)])
+def test_where_the_prompt_changes_a_segment_is_guided_as_keyframes_are(own, guidance) -> None:
+    model = denoiser(num_inference_steps=4, guidance_scale=2.5, local_guidance_scale=own)
+    changes = ("a dog", "a dog", "a cat", "a cat")
+    assert model.settings(local_job()).guidance_scale == own
+    assert model.settings(local_job(prompts=changes)) == (4, guidance)
+    assert model.settings(job(prompts=changes)).guidance_scale == 2.5
+
+
 def test_a_scene_that_no_given_frame_shows_gets_the_keyframes_effort() -> None:
     local = Echo()
     model = denoiser(Echo(), local, num_inference_steps=4, local_num_inference_steps=2)

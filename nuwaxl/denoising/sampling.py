@@ -31,7 +31,7 @@ class SamplingConfig:
 
     num_inference_steps: int = 10
     """Denoising steps per segment; time grows linearly with it."""
-    guidance_scale: float = 2.0
+    guidance_scale: float = 3.0
     """1 turns classifier-free guidance off and halves the work."""
     guidance_rescale: float = 0.0
     """0 to 1: how far guided predictions are brought back to the unguided scale (Lin et al. 2023,
@@ -43,7 +43,8 @@ class SamplingConfig:
     local_num_inference_steps: int | None = None
     """Steps below level 0, where the given ends settle much; None: half as many as at level 0."""
     local_guidance_scale: float | None = None
-    """Guidance below level 0; None: 1, none, as the given ends show what the words ask for."""
+    """Guidance below level 0; None: 1, none, as the given ends show what the words ask for.
+    Where the prompt changes it is at least `guidance_scale`."""
 
     def __post_init__(self) -> None:
         self._check_steps("num_inference_steps", self.num_inference_steps)

@@ -45,7 +45,9 @@ class Frontier(Generic[ItemT]):
     """Batches with a worker, and their given latents."""
     last_frames: dict[str, int] = field(default_factory=dict)
     """Last frame of every segment met and not yet passed, by key."""
-    _ready: dict[tuple[bool, int], list[tuple[int, int, SegmentJob]]] = field(default_factory=dict)
+    _ready: dict[tuple[bool, int, str], list[tuple[int, int, SegmentJob]]] = field(
+        default_factory=dict
+    )
     """By kind, heaps of jobs whose given frames exist, by urgency and number."""
     _blocked: dict[str, tuple[int, SegmentJob, set[str]]] = field(default_factory=dict)
     """The other jobs by key, each with its number and the keys that it waits for."""
@@ -106,8 +108,9 @@ class Frontier(Generic[ItemT]):
                 self._make_ready(number, job)
 
     def _make_ready(self, number: int, job: SegmentJob) -> None:
-        # Jobs of one role and one number of frames can be one call of a model.
-        kind = job.segment.level == 0, len(job.segment.frames)
+        # Jobs of one role and one number of frames can be one call of a model. Where the prompt
+        # changes a model may take more effort; apart, each call has a batch of one shape.
+        kind = job.segment.level == 0, len(job.segment.frames), job.change
         # Finer jobs wait for coarse ones: if those waited in display order for their turn, some of
         # several workers would stand idle each time that the film leaves a coarse segment.
         urgency = job.segment.level if self.num_workers > 1 else 0

@@ -8,6 +8,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from nuwaxl.tree.storyline import Storyline
 from nuwaxl.tree.timeline import Segment, Timeline
@@ -46,6 +47,19 @@ class SegmentJob:
     """Where each given frame comes from; None for a frame that this job makes."""
     edit: int = 0
     """Number of the edit that asks for it, 0 for the film as first made; not part of the key."""
+
+    @property
+    def change(self) -> Literal["none", "cut", "begins"]:
+        """How the prompt changes in the segment.
+
+        'none': not at all; 'cut': between scenes that given frames show; 'begins': to a scene that
+        none of them shows.
+        """
+        pairs = zip(self.prompts, self.segment.given, strict=True)
+        shown = {prompt for prompt, is_given in pairs if is_given}
+        if not shown.issuperset(self.prompts):
+            return "begins"
+        return "cut" if len(shown) > 1 else "none"
 
 
 @dataclass(frozen=True)

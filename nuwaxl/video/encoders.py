@@ -95,8 +95,9 @@ class YuvEncoder:
             container_options["movflags"] = "frag_keyframe+empty_moov+default_base_moof"
         if codec_name == "libx264":
             # Frames in display order: the film starts at time 0 without an edit list, for 8 % more.
-            # Two renders of 96 frames: 37.9 dB in 0.7 ms a picture, 'medium' 38.3 dB in 1.2 ms.
-            options |= {"bf": "0", "preset": "faster"}
+            # 218 pictures of 128 x 128, films and a render: 38.7 dB, 350 kB, 0.63 ms a picture;
+            # 'faster' 38.6 dB, 225 kB, 1.14 ms; 'veryfast' 38.1 dB, 228 kB, 0.88 ms.
+            options |= {"bf": "0", "preset": "superfast"}
             self._height, self._width = height + height % 2, width + width % 2
         else:
             options |= {"b": "0", "deadline": "good", "cpu-used": "2"}
