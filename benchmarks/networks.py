@@ -21,9 +21,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import describe, interleaved, product, save
+from nuwaxl.data.strips import StripsConfig
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.tensors.devices import autocast, fast_dtype
-from nuwaxl.training.diffusion import DiffusionTraining, StripsConfig, chosen_network
+from nuwaxl.training.diffusion import DiffusionTraining, chosen_network
 
 CHANNELS, CELLS, FRAMES, PROMPT_DIM = 16, 8, 16, 256
 BACKBONES = ("unet", "transformer")

@@ -1,6 +1,7 @@
 """Estimates of memory and work before training: closed forms, and real tensors beside fake ones."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nuwaxl.cli import main
 from nuwaxl.data.strips import StripsConfig
-from nuwaxl.training.diffusion import (
-    ConditioningConfig,
-    DiffusionTraining,
-    LoraTraining,
-    UNetConfig,
-)
+from nuwaxl.models.frame_estimator import FrameEstimator
+from nuwaxl.training.clips import ConditioningConfig
+from nuwaxl.training.diffusion import DiffusionTraining, LoraTraining, UNetConfig
 from nuwaxl.training.estimate import Estimate, Step, _LiveBytes, estimate
+from nuwaxl.training.estimator import EstimatorTraining
 from nuwaxl.training.loop import LoopConfig
 from nuwaxl.training.main import read_training
 from nuwaxl.training.shapes import step_of
@@ -172,3 +171,29 @@ def test_the_stage_of_prompts_is_estimated_too() -> None:
     assert needed.samples == "2 captions of 77 tokens"
     assert needed.num_learned == needed.num_parameters > 1_000_000
     assert needed.flops > 2 * 2 * 77 * needed.num_parameters / 2
+
+
+def test_the_stages_of_mover_and_estimator_are_estimated_too(vae: str, tmp_path: Path) -> None:
+    settings = [f"vae={vae}", "loop.batch_size=2", "model.channels=8"]
+    config = read_training("mover", "configs/train/mover.yaml", settings)
+    needed = estimate(step_of(config), config.loop)
+    assert needed.samples == "2 latents of 4 x 8 x 8"
+    assert needed.num_learned == needed.num_parameters
+    plain = tiny(vae)
+    config = EstimatorTraining(
+        conditioning=plain.conditioning,
+        strips=plain.strips,
+        mover="none",
+        loop=LoopConfig(batch_size=2),
+    )
+    step = step_of(config)
+    assert step.notes == ("`mover` 'none' is not there: its sizes are the defaults",)
+    needed = estimate(step, config.loop)
+    assert needed.samples == "2 clips of 16 frames, latents of 4 x 8 x 8"
+    assert needed.flops > 2 * 16 * 6 * needed.num_learned
+
+    network = FrameEstimator(in_channels=4, prompt_dim=77 * 8)
+    network.save_config(tmp_path)
+    with_one = estimate(step_of(replace(plain, estimator=str(tmp_path))), plain.loop)
+    kept = sum(weight.numel() for weight in network.parameters())
+    assert with_one.num_parameters - with_one.num_learned == kept

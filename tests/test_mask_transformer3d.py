@@ -3,9 +3,10 @@ import torch
 from tiny import PROMPT_DIM, tiny_transformer
 from torch.utils.flop_counter import FlopCounterMode
 
+from nuwaxl.data.strips import StripsConfig
 from nuwaxl.models import MaskTransformer3D, MaskUNet3D
 from nuwaxl.models.backbones import Backbone, load_backbone, with_time
-from nuwaxl.training.diffusion import DiffusionTraining, StripsConfig, chosen_network
+from nuwaxl.training.diffusion import DiffusionTraining, chosen_network
 
 
 def segment(frames: int = 3, height: int = 4, width: int = 6, batch: int = 2) -> dict:

@@ -19,12 +19,8 @@ from nuwaxl.data.prepared import PreparedDataset
 from nuwaxl.models.mask_unet3d import MaskUNet3D
 from nuwaxl.preparation.prepare import prepare
 from nuwaxl.preparation.settings import PrepareConfig
-from nuwaxl.training.diffusion import (
-    ConditioningConfig,
-    DiffusionStage,
-    DiffusionTraining,
-    UNetConfig,
-)
+from nuwaxl.training.clips import ConditioningConfig
+from nuwaxl.training.diffusion import DiffusionStage, DiffusionTraining, UNetConfig
 from nuwaxl.training.loop import LoopConfig, train
 
 

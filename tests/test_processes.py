@@ -12,12 +12,8 @@ from test_training import settings
 from tiny import tiny_text_encoder, tiny_tokenizer, tiny_vae
 
 from nuwaxl.data.strips import StripsConfig
-from nuwaxl.training.diffusion import (
-    ConditioningConfig,
-    DiffusionStage,
-    DiffusionTraining,
-    UNetConfig,
-)
+from nuwaxl.training.clips import ConditioningConfig
+from nuwaxl.training.diffusion import DiffusionStage, DiffusionTraining, UNetConfig
 from nuwaxl.training.loop import train
 
 ROOT = Path(__file__).parent.parent

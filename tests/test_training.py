@@ -1,12 +1,15 @@
 """Training: exact resume, what is learned, what is given."""
 
+import copy
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nuwaxl.config import ConfigError
@@ -19,14 +22,11 @@ from nuwaxl.training.autoencoder import (
     AutoencoderStage,
     AutoencoderTraining,
 )
-from nuwaxl.training.diffusion import (
-    DiffusionStage,
-    DiffusionTraining,
-    NoiseConfig,
-    UNetConfig,
-    draw_given,
-)
+from nuwaxl.training.clips import draw_given
+from nuwaxl.training.diffusion import DiffusionStage, DiffusionTraining, NoiseConfig, UNetConfig
+from nuwaxl.training.estimator import EstimatorConfig, EstimatorStage, EstimatorTraining
 from nuwaxl.training.loop import LoopConfig, train
+from nuwaxl.training.mover import MoverConfig, MoverStage, MoverTraining
 
 
 class Line(nn.Module):
@@ -319,3 +319,81 @@ def test_frozen_parts_of_the_settings_are_checked() -> None:
         DiffusionTraining()
     with pytest.raises(ValueError, match="spacings"):
         StripsConfig(spacings=((1.0, 2.0, 1.0),))
+
+
+def test_mover_then_estimator_then_local_goes_through_saved_folders(
+    strips: str, tmp_path: Path
+) -> None:
+    vae = TemporalAutoencoderKL(
+        latent_channels=4, block_out_channels=(8, 8, 8), norm_num_groups=4, patch_size=4
+    )
+    vae.save_pretrained(tmp_path / "vae")
+    mover = MoverStage(
+        MoverTraining(
+            vae=str(tmp_path / "vae"),
+            model=MoverConfig(channels=8, fine_channels=2, upscale=2),
+            num_pictures=6,
+            loop=settings(tmp_path / "mover", 2),
+        )
+    )
+    assert mover.batch(0, 3)["moved"].shape == (3, 4, 8, 8)
+    train(mover, mover.config.loop)
+    steps = settings(tmp_path / "estimator", 30, batch_size=4, learning_rate=5e-3)
+    config = EstimatorTraining(
+        strips={"all": StripsConfig(folder=strips)},
+        num_frames=((1.0, 4, 4),),
+        given={"ends": 0.7, "none": 0.3},
+        model=EstimatorConfig(channels=8, num_blocks=1, num_motions=1),
+        mover=str(tmp_path / "mover/model"),
+        prompt_dropout=0.0,
+        loop=steps,
+    )
+    estimator = EstimatorStage(config)
+    start, batch = copy.deepcopy(estimator.model), estimator.batch(10_000, 8)
+    for name, weight in load_file(
+        tmp_path / "mover/model/diffusion_pytorch_model.safetensors"
+    ).items():
+        assert torch.equal(start.latent_mover.get_parameter(name), weight)
+    train(estimator, steps)
+    with torch.no_grad():
+        before, after = (estimator.loss(model, batch)[0] for model in (start, estimator.model))
+    assert after < before
+    again = EstimatorStage(replace(config, base=str(tmp_path / "estimator/model")))
+    averaged = load_file(tmp_path / "estimator/model/diffusion_pytorch_model.safetensors")
+    assert torch.equal(again.model.velocity.bias, averaged["velocity.bias"])
+
+    local = unet_stage(
+        strips, tmp_path / "local", given={"ends": 1.0}, estimator=str(tmp_path / "estimator/model")
+    )
+    train(local, local.config.loop)
+    network = MaskUNet3D.from_pretrained(tmp_path / "local/model")
+    for name, weight in network.frame_estimator.state_dict().items():
+        assert torch.equal(weight, averaged[name]), name  # it stays as it is
+    assert network.estimate_share.weight.any()
+    with pytest.raises(ConfigError, match="`estimator` must be a folder such as"):
+        unet_stage(strips, tmp_path / "other", estimator=str(tmp_path / "vae"))
+
+
+def test_the_mover_is_compared_only_where_the_old_picture_is_seen(tmp_path: Path) -> None:
+    TemporalAutoencoderKL(
+        latent_channels=4, block_out_channels=(8, 8, 8), norm_num_groups=4, patch_size=4
+    ).save_pretrained(tmp_path / "vae")
+    model, loop = MoverConfig(channels=8, fine_channels=2, upscale=2), settings(tmp_path, 1)
+    stage = MoverStage(MoverTraining(str(tmp_path / "vae"), model=model, num_pictures=2, loop=loop))
+    latents = torch.zeros(1, 4, 8, 8)
+    batch = {"still": latents, "moved": latents.clone(), "motion": torch.tensor([[0.5, 0.0]])}
+    before, _ = stage.loss(stage.model, batch)
+    batch["moved"][..., 6:] = 100.0  # the quarter that came in from the right
+    assert torch.equal(stage.loss(stage.model, batch)[0], before)
+    batch["moved"][..., 5] = 100.0
+    loss, beside = stage.loss(stage.model, batch)
+    assert loss > before + 1
+    assert beside["unmoved"] == beside["bilinear"] == pytest.approx(100**2 / 6)
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_pictures": 0}, {"furthest": (1.5, 0.1)}, {"shares": (0.5, -0.1)}]
+)
+def test_motions_that_show_nothing_are_refused(change: dict) -> None:
+    with pytest.raises(ValueError, match=f"`{next(iter(change))}` must be"):
+        MoverTraining(**change)

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nuwaxl.models.autoencoder import TemporalAutoencoderKL
+    from nuwaxl.models.frame_estimator import FrameEstimator
+    from nuwaxl.models.latent_mover import LatentMover
     from nuwaxl.models.mask_transformer3d import MaskTransformer3D
     from nuwaxl.models.mask_unet3d import MaskUNet3D, MaskUNet3DOutput
     from nuwaxl.models.prompt_adapter import PromptAdapter
 
 __all__ = [
+    "FrameEstimator",
+    "LatentMover",
     "MaskTransformer3D",
     "MaskUNet3D",
     "MaskUNet3DOutput",
@@ -21,6 +25,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "FrameEstimator": "frame_estimator",
+    "LatentMover": "latent_mover",
     "MaskTransformer3D": "mask_transformer3d",
     "MaskUNet3D": "mask_unet3d",
     "MaskUNet3DOutput": "mask_unet3d",

@@ -3,8 +3,9 @@
 Knows latents, noise levels, frame times and prompt embeddings, not schedules, stories or trees.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -23,6 +24,7 @@ from torch.nn import functional
 
 from nuwaxl.models.attention import Cache, autocast_once, once
 from nuwaxl.models.blocks import FrameTimeEmbedding
+from nuwaxl.models.frame_estimator import FrameEstimator
 from nuwaxl.models.given_frames import GivenFrameEncoder
 from nuwaxl.models.mask_unet3d import MaskUNet3DOutput
 from nuwaxl.models.transformer_blocks import MaskTransformerBlock, TokenInputs
@@ -35,6 +37,8 @@ _ZERO_AT_THE_START = (
     *("modulation", "prompt_attention.out_proj", "modulation_out", "proj_out"),
     # ... and a network grown from images is the image network (as in `MaskUNet3D`).
     *("injection", "mask_proj", "frame_time_proj", "prompt_proj"),
+    # ... and one that is given an estimator the network without it.
+    *("estimate_embed", "estimate_share"),
 )
 """Ends of the names of these layers."""
 
@@ -59,6 +63,8 @@ class MaskTransformer3D(ModelMixin, ConfigMixin, PeftAdapterMixin):
         condition_channels: width of the given frames' features.
         num_prompt_tokens: with a prompt adapter's fixed number of tokens, the prompt also joins the
             noise level's embedding. None: prompts of any length, by attention alone.
+        estimator: settings of a `FrameEstimator`, whose estimate of the new frames the network
+            sees and adds to; None: none. It needs `num_prompt_tokens`.
 
     Raises:
         ValueError: if the arguments cannot be.
@@ -81,6 +87,7 @@ class MaskTransformer3D(ModelMixin, ConfigMixin, PeftAdapterMixin):
         temporal: bool = True,
         condition_channels: int = 64,
         num_prompt_tokens: int | None = None,
+        estimator: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         channels = num_attention_heads * attention_head_dim
@@ -118,12 +125,16 @@ class MaskTransformer3D(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 in_channels, condition_channels, patch_size.bit_length()
             )
             self.mask_proj = nn.Linear(condition_channels, channels)
+        if estimator is not None:
+            self.frame_estimator = FrameEstimator(**estimator)
+            self.estimate_embed = nn.Linear(in_channels * patch_size**2, channels)
+            self.estimate_share = nn.Linear(channels, out_channels)
         self._start()
 
     def _start(self) -> None:
         """Weights as DiT has them; zero where the network is not to see or say anything yet."""
         for name, module in self.named_modules():
-            if not isinstance(module, nn.Linear):
+            if not isinstance(module, nn.Linear) or name.startswith("frame_estimator."):
                 continue
             if name.endswith(_ZERO_AT_THE_START):
                 zero_module(module)
@@ -169,17 +180,14 @@ class MaskTransformer3D(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 f"{height}x{width}."
             )
 
-        def conditions() -> tuple[TokenInputs, Tensor]:
-            return (
-                self._conditions(
-                    sample, encoder_hidden_states, frame_times, given_latents, conditioning_mask
-                ),
-                _positions(height // patch, width // patch, self.norm_out.normalized_shape[0]),
+        def conditions() -> tuple[TokenInputs, Tensor, Tensor | None]:
+            return self._conditions(
+                sample, encoder_hidden_states, frame_times, given_latents, conditioning_mask
             )
 
-        inputs, positions = once(cache, self, conditions)
+        inputs, offsets, estimate = once(cache, self, conditions)
         tokens = self.patch_embed(_patches(sample, patch))
-        tokens = tokens + positions.to(tokens)
+        tokens = tokens + offsets.to(tokens)
         timesteps = torch.as_tensor(timestep, device=sample.device).expand(batch)
         level = self.time_embedding(self.time_proj(timesteps).to(sample.dtype))
         temb = functional.silu(level.unsqueeze(1) + inputs.temb)
@@ -191,6 +199,9 @@ class MaskTransformer3D(ModelMixin, ConfigMixin, PeftAdapterMixin):
         prediction = rearrange(
             tokens, "b f (h w) (c p q) -> b f c (h p) (w q)", h=height // patch, p=patch, q=patch
         )
+        if estimate is not None:
+            share = self.estimate_share(temb)[..., None, None]
+            prediction = prediction + share * estimate
         return MaskUNet3DOutput(sample=prediction) if return_dict else (prediction,)
 
     def _conditions(
@@ -200,11 +211,15 @@ class MaskTransformer3D(ModelMixin, ConfigMixin, PeftAdapterMixin):
         frame_times: Tensor | None,
         given_latents: Tensor | None,
         conditioning_mask: Tensor | None,
-    ) -> TokenInputs:
-        """What the blocks read; of `sample` its size, and `temb` still without noise level."""
-        batch, frames = sample.shape[:2]
+    ) -> tuple[TokenInputs, Tensor, Tensor | None]:
+        """What the blocks read, what is added to the tokens, and the estimate of the new frames.
+
+        Of `sample` the size counts; `temb` is still without noise level.
+        """
+        batch, frames, _, height, width = sample.shape
+        patch, channels = self.config["patch_size"], self.norm_out.normalized_shape[0]
         prompts = autocast_once(encoder_hidden_states)
-        temb = prompts.new_zeros(batch, frames, self.norm_out.normalized_shape[0])
+        temb = prompts.new_zeros(batch, frames, channels)
         if self.config["num_prompt_tokens"] is not None:
             temb = self.prompt_proj(prompts.flatten(2))
         frame_embedding = condition = None
@@ -222,7 +237,14 @@ class MaskTransformer3D(ModelMixin, ConfigMixin, PeftAdapterMixin):
             condition = rearrange(features[-1], "(b f) c h w -> b f (h w) c", f=frames)
             temb = temb + self.frame_time_proj(functional.silu(frame_embedding))
             temb = temb + self.mask_proj(mask_features[-1]).unflatten(0, (batch, frames))
-        return TokenInputs(temb, prompts.flatten(0, 1), frame_embedding, condition)
+        offsets, estimate = _positions(height // patch, width // patch, channels), None
+        offsets = offsets.to(sample.device)
+        if self.config["estimator"] is not None:
+            assert given_latents is not None
+            estimate = self.frame_estimator(given_latents, conditioning_mask, frame_times, prompts)
+            offsets = offsets + self.estimate_embed(_patches(estimate, patch))
+        inputs = TokenInputs(temb, prompts.flatten(0, 1), frame_embedding, condition)
+        return inputs, offsets, estimate
 
     @classmethod
     def from_image(

@@ -3,9 +3,9 @@
 Knows latents, noise levels, frame times and prompt embeddings, not schedules, stories or trees.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -30,6 +30,7 @@ from nuwaxl.models.blocks import (
     MidBlock,
     UpBlock,
 )
+from nuwaxl.models.frame_estimator import FrameEstimator
 from nuwaxl.models.given_frames import GivenFrameEncoder
 from nuwaxl.models.stable_diffusion import image_settings
 
@@ -74,6 +75,8 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             times the finest width, as Stable Diffusion has it.
         level_shortcuts: convolve the shortcut into each coarser level even where its width is the
             finer one's, as a network must whose finer level was widened.
+        estimator: settings of a `FrameEstimator`, whose estimate of the new frames the network
+            sees and adds to; None: none.
 
     Raises:
         ValueError: if the arguments do not fit each other.
@@ -101,6 +104,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         num_prompt_tokens: int | None = None,
         time_embedding_dim: int | None = None,
         level_shortcuts: bool = False,
+        estimator: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         widths = list(block_out_channels)
@@ -131,6 +135,11 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             self.given_frame_encoder = GivenFrameEncoder(
                 in_channels, condition_channels, num_levels if multi_scale_injection else 1
             )
+        if estimator is not None:
+            # Zero at the start, so a network that is given an estimator is the one without.
+            self.frame_estimator = FrameEstimator(**estimator)
+            self.estimate_conv = zero_module(nn.Conv2d(in_channels, widths[0], 1))
+            self.estimate_share = zero_module(nn.Linear(temb_channels, out_channels))
         shapes = [
             BlockShape(
                 temb_channels=temb_channels,
@@ -221,13 +230,15 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         """
         batch, frames = sample.shape[:2]
         hidden_states = self.conv_in(sample.flatten(0, 1))
-        conditions = once(
+        conditions, estimate = once(
             cache,
             self,
             lambda: self._conditions(
                 sample, encoder_hidden_states, frame_times, given_latents, conditioning_mask
             ),
         )
+        if estimate is not None:
+            hidden_states = hidden_states + self.estimate_conv(estimate)
         # One row per frame although frames share their noise level: the same matrix product as
         # the image U-Net's, so the same rounding.
         timesteps = torch.as_tensor(timestep, device=sample.device).expand(batch)
@@ -245,7 +256,11 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             # Not by the block itself: a wrapper such as FSDP hands it another list.
             del skips[-len(block.resnets) :]  # pyright: ignore[reportArgumentType]
         hidden_states = functional.silu(self.conv_norm_out(hidden_states))
-        prediction = self.conv_out(hidden_states).unflatten(0, (batch, frames))
+        prediction = self.conv_out(hidden_states)
+        if estimate is not None:
+            share = self.estimate_share(temb)[..., None, None]
+            prediction = prediction + share * estimate
+        prediction = prediction.unflatten(0, (batch, frames))
         return MaskUNet3DOutput(sample=prediction) if return_dict else (prediction,)
 
     def _conditions(
@@ -255,10 +270,14 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         frame_times: Tensor | None,
         given_latents: Tensor | None,
         conditioning_mask: Tensor | None,
-    ) -> BlockInputs:
-        """What the blocks read; of `sample` its size, and `temb` still without noise level."""
+    ) -> tuple[BlockInputs, Float[Tensor, "batch_frames channels height width"] | None]:
+        """What the blocks read, and the estimate of the new frames.
+
+        Of `sample` the size counts; `temb` is still without noise level.
+        """
         batch, frames = sample.shape[:2]
-        encoder_hidden_states = autocast_once(encoder_hidden_states).flatten(0, 1)
+        estimate, prompts = None, autocast_once(encoder_hidden_states)
+        encoder_hidden_states = prompts.flatten(0, 1)
         temb_channels = self.time_embedding.linear_2.out_features
         temb = encoder_hidden_states.new_zeros(batch * frames, temb_channels)
         if self.config["num_prompt_tokens"] is not None:
@@ -276,9 +295,15 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             condition_features, mask_features = self.given_frame_encoder(
                 given_latents.to(sample.dtype), conditioning_mask.to(sample.dtype)
             )
-        return BlockInputs(
+            if self.config["estimator"] is not None:
+                estimate = self.frame_estimator(
+                    given_latents, conditioning_mask, frame_times, prompts
+                )
+                estimate = estimate.flatten(0, 1)
+        inputs = BlockInputs(
             temb, encoder_hidden_states, frame_embedding, condition_features, mask_features
         )
+        return inputs, estimate
 
     @classmethod
     def from_unet2d(

@@ -4,8 +4,7 @@ The image stage learns what the words look like from single frames; the other tw
 weights and learn what changes over time, with no frame given or with the ends given.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,30 +17,18 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from nuwaxl.config import ConfigError
-from nuwaxl.data.latents import EmbedPrompts, LatentStrips, StripsConfig, encode_strips
-from nuwaxl.denoising.text import text_hidden_states
-from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.backbones import Backbone, load_backbone, with_time
+from nuwaxl.models.frame_estimator import FrameEstimator
 from nuwaxl.models.mask_transformer3d import MaskTransformer3D
 from nuwaxl.models.mask_unet3d import MaskUNet3D
-from nuwaxl.models.prompt_adapter import PromptAdapter
 from nuwaxl.parts.lora import RoleLoraMixin, add_lora, lora_layers
-from nuwaxl.training.growth import grow_network, read_prompts_in_every_block, widen_unet
-from nuwaxl.training.loop import LoopConfig
-from nuwaxl.training.prepared import check_picture_size, is_encoded
-
-GIVEN = ("none", "ends", "first", "random")
-
-
-@dataclass(frozen=True)
-class ConditioningConfig:
-    """Where the pictures and the words of a stage come from; all folders stay as they are."""
-
-    vae: str = "out/autoencoder/model"
-    text_encoder: str = "nuwaxl/weights/toon/text_encoder"
-    tokenizer: str = "nuwaxl/weights/toon/tokenizer"
-    prompt_adapter: str = "out/prompts/model"
-    """Empty: the U-Net attends to the text encoder's hidden states themselves."""
+from nuwaxl.training.clips import Clips, ClipsTraining, reading
+from nuwaxl.training.growth import (
+    grow_network,
+    read_prompts_in_every_block,
+    widen_unet,
+    with_estimator,
+)
 
 
 @dataclass(frozen=True)
@@ -132,10 +119,9 @@ class NoiseConfig:
 
 
 @dataclass(frozen=True)
-class DiffusionTraining:
+class DiffusionTraining(ClipsTraining):
     """The stages `image`, `global` and `local`."""
 
-    conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
     backbone: Literal["unet", "transformer"] = "unet"
     """Of a network that is not started from another."""
     model: UNetConfig = field(default_factory=UNetConfig)
@@ -147,36 +133,13 @@ class DiffusionTraining:
     """Widths that a U-Net `base` of others gets: multiples of its own, where it does not attend."""
     temporal: bool = True
     """False: the image network, on single frames."""
-    strips: dict[str, StripsConfig] = field(default_factory=dict)
-    """By any name; encoded once, before the first step, unless their folder is there."""
-    num_frames: tuple[tuple[float, int, int], ...] = ((0.7, 16, 16), (0.3, 2, 16))
-    """(share, fewest, most) frames of a clip, drawn for each batch."""
-    given: dict[str, float] = field(default_factory=dict)
-    """Shares of what is given: 'none', the 'ends', the 'first' frame, a 'random' subset; without
-    any: none."""
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     snr_gamma: float = 5.0
     """Min-SNR weighting (Hang et al. 2023) of v-prediction and epsilon; 0: none."""
-    actor_weight: float = 1.0
-    """Extra weight of latent cells that the actor covers."""
-    prompt_dropout: float = 0.1
-    """Share of clips that see the empty prompt, for classifier-free guidance."""
+    estimator: str = ""
+    """Folder of a `FrameEstimator` that the network gets and keeps as it is, as the stage
+    `estimator` wrote it; empty: what `base` has."""
     lora: LoraTraining = field(default_factory=LoraTraining)
-    loop: LoopConfig = field(default_factory=LoopConfig)
-
-    def __post_init__(self) -> None:
-        """Refuse shares and frame counts that cannot be drawn."""
-        if not self.strips:
-            raise ValueError(
-                "`strips` must name at least one set of strips to learn from, got none."
-            )
-        if set(self.given) - set(GIVEN):
-            raise ValueError(f"`given` must have keys among {GIVEN}, got {sorted(self.given)}.")
-        for share, fewest, most in self.num_frames:
-            if share < 0 or not 1 <= fewest <= most:
-                raise ValueError(
-                    f"`num_frames` must be (share, fewest, most), got {(share, fewest, most)}."
-                )
 
 
 class DiffusionStage:
@@ -184,11 +147,9 @@ class DiffusionStage:
 
     def __init__(self, config: DiffusionTraining):
         self.config = config
-        _prepare_strips(config)
-        self.strips = LatentStrips([strips.folder for strips in config.strips.values()])
-        self.empty_prompt = self.strips.empty_prompt
+        self.clips = Clips(config)
         self.scheduler: Any = config.noise.scheduler()
-        self.model = _build(config, self.strips)
+        self.model = _build(config, self.clips)
         if config.lora.rank:
             try:
                 add_lora(self.model, config.lora.rank, tuple(config.lora.targets))
@@ -198,19 +159,11 @@ class DiffusionStage:
     def batch(self, index: int, batch_size: int) -> dict[str, Tensor]:
         """Clips, what is given of them, and where the prompt is dropped."""
         rng = np.random.default_rng((self.config.loop.seed, index))
-        num_frames = _draw_frames(rng, self.config.num_frames)
-        batch = self.strips.clips(rng, batch_size, num_frames)
-        masks = [draw_given(rng, self.config.given, num_frames) for _ in range(batch_size)]
-        dropped = torch.from_numpy(rng.random(batch_size) < self.config.prompt_dropout)
-        batch["embeds"][dropped] = self.empty_prompt
+        batch = self.clips.draw(rng, batch_size)
         # One noise level from each of `batch_size` equal parts: the loss varies less.
         levels = (rng.permutation(batch_size) + rng.random(batch_size)) / batch_size
         steps = (levels * self.config.noise.num_train_timesteps).astype(np.int64)
-        return {
-            **batch,
-            "mask": torch.from_numpy(np.stack(masks)),
-            "timesteps": torch.from_numpy(steps),
-        }
+        return {**batch, "timesteps": torch.from_numpy(steps)}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Noise the new frames, predict, compare (paper eq. 5, on the new frames)."""
@@ -261,32 +214,21 @@ class DiffusionStage:
         self.scheduler.save_pretrained(folder / "scheduler")
 
 
-def draw_given(rng: np.random.Generator, shares: dict[str, float], num_frames: int) -> np.ndarray:
-    """Which frames of a clip are given: (frames,) float32 of 0 and 1, never all of them."""
-    kinds = list(shares) or ["none"]
-    weights = np.array([shares.get(kind, 1.0) for kind in kinds])
-    kind = kinds[rng.choice(len(kinds), p=weights / weights.sum())]
-    mask = np.zeros(num_frames, np.float32)
-    if kind == "ends" and num_frames > 2:
-        mask[[0, -1]] = 1
-    elif kind in ("first", "ends") and num_frames > 1:
-        mask[0] = 1
-    elif kind == "random" and num_frames > 1:
-        mask[rng.permutation(num_frames)[: rng.integers(1, num_frames)]] = 1
-    return mask
+def _build(config: DiffusionTraining, clips: Clips) -> Backbone:
+    """The network to train; an estimator in it stays as it is."""
+    network = _without_estimator(config, clips.latent_channels)
+    if config.estimator:
+        with reading("estimator", config.estimator):
+            network = with_estimator(network, FrameEstimator.from_pretrained(config.estimator))
+    if network.config["estimator"] is not None:
+        network.frame_estimator.requires_grad_(False)
+    return network
 
 
-def _draw_frames(rng: np.random.Generator, choices: Sequence[tuple[float, int, int]]) -> int:
-    shares = np.array([share for share, _, _ in choices])
-    _, fewest, most = choices[rng.choice(len(shares), p=shares / shares.sum())]
-    return int(rng.integers(fewest, most + 1))
-
-
-def _build(config: DiffusionTraining, strips: LatentStrips) -> Backbone:
-    """The network to train: from `base`, with new layers that change nothing, or afresh."""
-    channels = strips.parts[0]["latents"].shape[2]
+def _without_estimator(config: DiffusionTraining, channels: int) -> Backbone:
+    """From `base`, with new layers that change nothing, or afresh."""
     if config.base:
-        with _reading("base", config.base):
+        with reading("base", config.base):
             base = load_backbone(config.base)
         if base.config["in_channels"] != channels:
             base = grow_network(base, channels)
@@ -316,22 +258,6 @@ def _widened(base: Backbone, widths: Sequence[int]) -> Backbone:
         raise ConfigError(f"`widen`: {error}") from None
 
 
-@contextmanager
-def _reading(setting: str, folder: str) -> Iterator[None]:
-    """Name the setting whose folder cannot be read.
-
-    Raises:
-        ConfigError: instead of what reading it raised.
-    """
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"`{setting}` must be a folder such as `nuwaxl train` writes, got {folder!r}: {reason}"
-        ) from error
-
-
 def chosen_network(config: DiffusionTraining) -> tuple[type[Backbone], dict[str, Any]]:
     """The class of a network that is not started from another, and its sizes.
 
@@ -343,37 +269,3 @@ def chosen_network(config: DiffusionTraining) -> tuple[type[Backbone], dict[str,
         return MaskUNet3D, model | {"block_out_channels": tuple(model["block_out_channels"])}
     prompts = {name: model[name] for name in ("cross_attention_dim", "num_prompt_tokens")}
     return MaskTransformer3D, asdict(config.transformer) | prompts
-
-
-def _prepare_strips(config: DiffusionTraining) -> None:
-    """Encode the strips whose folder is not there yet."""
-    missing = [strips for strips in config.strips.values() if not is_encoded(strips)]
-    if not missing:
-        return
-    with _reading("conditioning.vae", config.conditioning.vae):
-        vae = TemporalAutoencoderKL.from_pretrained(config.conditioning.vae).eval()
-    for strips in missing:
-        check_picture_size(strips.dataset, vae)
-    embed = _prompt_embedder(config.conditioning)
-    for strips in missing:
-        encode_strips(strips, vae, embed)
-
-
-def _prompt_embedder(config: ConditioningConfig) -> EmbedPrompts:
-    from transformers import AutoModel, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
-    encoder = AutoModel.from_pretrained(config.text_encoder, dtype=torch.float32).eval()
-    adapter = None
-    if config.prompt_adapter:
-        with _reading("conditioning.prompt_adapter", config.prompt_adapter):
-            adapter = PromptAdapter.from_pretrained(config.prompt_adapter).eval()
-
-    @torch.no_grad()
-    def embed(prompts: Sequence[str]) -> Tensor:
-        hidden, mask = text_hidden_states(
-            prompts, tokenizer, encoder, pad_to_longest=adapter is not None
-        )
-        return hidden if adapter is None else adapter(hidden, mask)
-
-    return embed

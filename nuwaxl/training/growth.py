@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.backbones import Backbone, backbone_settings
+from nuwaxl.models.frame_estimator import FrameEstimator
 from nuwaxl.models.mask_unet3d import MaskUNet3D
 
 
@@ -98,6 +99,40 @@ def read_prompts_in_every_block(network: Backbone, num_prompt_tokens: int) -> Ba
     changes: dict[str, Any] = {"num_prompt_tokens": num_prompt_tokens}
     grown = type(network)(**backbone_settings(network) | changes)
     grown.load_state_dict(network.state_dict(), strict=False)
+    return grown
+
+
+def with_estimator(network: Backbone, estimator: FrameEstimator) -> Backbone:
+    """A network with that first estimate of the new frames, which it ignores at first.
+
+    Args:
+        network: the trained one; an estimator that it has is replaced.
+        estimator: of latents and prompts of the same sizes.
+
+    Raises:
+        ValueError: the network has no temporal layers, or reads other latents or prompts.
+    """
+    if not network.config["temporal"]:
+        raise ValueError("An image network has no frames between others to estimate.")
+    wanted = {"in_channels": network.config["in_channels"]}
+    if (tokens := network.config["num_prompt_tokens"]) is not None:
+        wanted["prompt_dim"] = tokens * network.config["cross_attention_dim"]
+    for name, value in wanted.items():
+        if estimator.config[name] != value:
+            raise ValueError(
+                f"The estimator must have `{name}` {value} as the network reads them, got "
+                f"{estimator.config[name]}: train it on the same strips."
+            )
+    sizes = {n: value for n, value in estimator.config.items() if not n.startswith("_")}
+    changes: dict[str, Any] = {"estimator": sizes}
+    grown = type(network)(**backbone_settings(network) | changes)
+    weights = {
+        n: w for n, w in network.state_dict().items() if not n.startswith("frame_estimator.")
+    }
+    weights |= {
+        f"frame_estimator.{name}": weight for name, weight in estimator.state_dict().items()
+    }
+    grown.load_state_dict(weights, strict=False)
     return grown
 
 

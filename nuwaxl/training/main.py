@@ -15,8 +15,10 @@ from nuwaxl.config import ConfigError, load_config
 from nuwaxl.parts.components import BUNDLED
 from nuwaxl.training.autoencoder import AutoencoderStage, AutoencoderTraining
 from nuwaxl.training.diffusion import DiffusionStage, DiffusionTraining
+from nuwaxl.training.estimator import EstimatorStage, EstimatorTraining
 from nuwaxl.training.loop import Stage
 from nuwaxl.training.loop import train as run
+from nuwaxl.training.mover import MoverStage, MoverTraining
 from nuwaxl.training.processes import first_process_first
 from nuwaxl.training.prompts import PromptsStage, PromptsTraining
 
@@ -29,6 +31,8 @@ STAGES: dict[str, tuple[type[Any], Callable[[Any], Stage]]] = {
     "image": (DiffusionTraining, DiffusionStage),
     "global": (DiffusionTraining, DiffusionStage),
     "local": (DiffusionTraining, DiffusionStage),
+    "mover": (MoverTraining, MoverStage),
+    "estimator": (EstimatorTraining, EstimatorStage),
 }
 
 

@@ -5,6 +5,7 @@ Knows settings and the small files that tell sizes (`config.json`); reads no wei
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,16 @@ from nuwaxl.config import ConfigError
 from nuwaxl.data.prepared import PreparedDataset
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.backbones import backbone_class
+from nuwaxl.models.frame_estimator import FrameEstimator
+from nuwaxl.models.latent_mover import LatentMover
 from nuwaxl.models.prompt_adapter import PromptAdapter
 from nuwaxl.parts.lora import add_lora
 from nuwaxl.training.autoencoder import AutoencoderTraining
+from nuwaxl.training.clips import ClipsTraining
 from nuwaxl.training.diffusion import DiffusionTraining, chosen_network
 from nuwaxl.training.estimate import Step
+from nuwaxl.training.estimator import EstimatorTraining
+from nuwaxl.training.mover import MoverTraining
 from nuwaxl.training.prompts import PromptsTraining
 
 TOON_SIZE = 128
@@ -38,6 +44,10 @@ def step_of(config: Any) -> Step:
     """
     if isinstance(config, DiffusionTraining):
         return _unet_step(config)
+    if isinstance(config, EstimatorTraining):
+        return _estimator_step(config)
+    if isinstance(config, MoverTraining):
+        return _mover_step(config)
     if isinstance(config, AutoencoderTraining):
         return _autoencoder_step(config)
     assert isinstance(config, PromptsTraining)
@@ -45,10 +55,8 @@ def step_of(config: Any) -> Step:
 
 
 def _unet_step(config: DiffusionTraining) -> Step:
-    vae = _settings(config.conditioning.vae, "conditioning.vae", "the size of latents")
-    cells = max(_picture_size(strips.dataset) for strips in config.strips.values())
-    cells //= vae.get("patch_size", 1) * 2 ** (len(vae["block_out_channels"]) - 1)
-    channels, notes = vae["latent_channels"], []
+    channels, cells = _clip_latents(config)
+    notes: list[str] = []
     known = _read(config.base)
     if config.base and known is None:
         notes.append(f"`base` {config.base!r} is not there: sizes are those of `model`")
@@ -56,11 +64,15 @@ def _unet_step(config: DiffusionTraining) -> Step:
     if known is not None:
         network_class, sizes = backbone_class(config.base), known
     sizes |= {"in_channels": channels, "out_channels": channels, "temporal": config.temporal}
+    if config.estimator:
+        sizes["estimator"] = _settings(config.estimator, "estimator", "its sizes")
     clips, frames = config.loop.batch_size, max(most for _, _, most in config.num_frames)
     tokens = sizes.get("num_prompt_tokens") or _adapter_tokens(config) or _LONGEST_PROMPT
 
     def build() -> nn.Module:
         network = network_class(**sizes)
+        if sizes.get("estimator"):
+            network.frame_estimator.requires_grad_(False)
         if config.lora.rank:
             add_lora(network, config.lora.rank, tuple(config.lora.targets))
         return network
@@ -77,6 +89,62 @@ def _unet_step(config: DiffusionTraining) -> Step:
 
     samples = f"{clips} clips of {frames} frames, latents of {channels} x {cells} x {cells}"
     return Step(build, inputs, samples, tuple(notes))
+
+
+def _estimator_step(config: EstimatorTraining) -> Step:
+    channels, cells = _clip_latents(config)
+    known, notes = _read(config.base), []
+    if config.base and known is None:
+        notes.append(f"`base` {config.base!r} is not there: sizes are those of `model`")
+    tokens = _adapter_tokens(config) or _LONGEST_PROMPT
+    width = (_read(config.conditioning.prompt_adapter) or {}).get("dim")
+    width = (
+        width
+        or _settings(config.conditioning.text_encoder, "text_encoder", "the width")["hidden_size"]
+    )
+    mover = _read(config.mover)
+    if known is None and mover is None:
+        notes.append(f"`mover` {config.mover!r} is not there: its sizes are the defaults")
+    sizes = known or asdict(config.model) | {
+        "in_channels": channels, "prompt_dim": tokens * width, "mover": mover
+    }  # fmt: skip
+    clips, frames = config.loop.batch_size, max(most for _, _, most in config.num_frames)
+
+    def build() -> nn.Module:
+        return FrameEstimator(**sizes)
+
+    def inputs() -> tuple[tuple[Any, ...], dict[str, Any]]:
+        latents = torch.zeros(clips, frames, channels, cells, cells)
+        mask, prompts = torch.zeros(clips, frames), torch.zeros(clips, frames, tokens, width)
+        return (latents, mask, torch.zeros(clips, frames), prompts), {}
+
+    samples = f"{clips} clips of {frames} frames, latents of {channels} x {cells} x {cells}"
+    return Step(build, inputs, samples, tuple(notes))
+
+
+def _mover_step(config: MoverTraining) -> Step:
+    channels, cells = _latents(config.vae, "vae", _picture_size(config.data.dataset))
+    pictures = config.loop.batch_size
+
+    def build() -> nn.Module:
+        return LatentMover(in_channels=channels, **asdict(config.model))
+
+    def inputs() -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (torch.zeros(pictures, channels, cells, cells), torch.zeros(pictures, 2)), {}
+
+    return Step(build, inputs, f"{pictures} latents of {channels} x {cells} x {cells}")
+
+
+def _clip_latents(config: ClipsTraining) -> tuple[int, int]:
+    """Channels of a stage's latents, and their cells along a side."""
+    size = max(_picture_size(strips.dataset) for strips in config.strips.values())
+    return _latents(config.conditioning.vae, "conditioning.vae", size)
+
+
+def _latents(vae: str, name: str, size: int) -> tuple[int, int]:
+    known = _settings(vae, name, "the size of latents")
+    scale = known.get("patch_size", 1) * 2 ** (len(known["block_out_channels"]) - 1)
+    return known["latent_channels"], size // scale
 
 
 def _autoencoder_step(config: AutoencoderTraining) -> Step:
@@ -146,7 +214,7 @@ def _picture_size(dataset: str) -> int:
     return PreparedDataset(dataset).size if dataset else TOON_SIZE
 
 
-def _adapter_tokens(config: DiffusionTraining) -> int | None:
+def _adapter_tokens(config: ClipsTraining) -> int | None:
     return (_read(config.conditioning.prompt_adapter) or {}).get("num_tokens")
 
 
