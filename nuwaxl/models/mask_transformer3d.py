@@ -64,7 +64,7 @@ class MaskTransformer3D(ModelMixin, ConfigMixin, PeftAdapterMixin):
         num_prompt_tokens: with a prompt adapter's fixed number of tokens, the prompt also joins the
             noise level's embedding. None: prompts of any length, by attention alone.
         estimator: settings of a `FrameEstimator`, whose estimate of the new frames the network
-            sees and adds to; None: none. It needs `num_prompt_tokens`.
+            sees and adds to; None: none. Its prompts have one number of tokens.
 
     Raises:
         ValueError: if the arguments cannot be.

@@ -76,7 +76,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         level_shortcuts: convolve the shortcut into each coarser level even where its width is the
             finer one's, as a network must whose finer level was widened.
         estimator: settings of a `FrameEstimator`, whose estimate of the new frames the network
-            sees and adds to; None: none.
+            sees and adds to; None: none. Its prompts have one number of tokens.
 
     Raises:
         ValueError: if the arguments do not fit each other.
