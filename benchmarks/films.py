@@ -153,8 +153,9 @@ def flops_per_frame(pipeline: LongVideoPipeline, sampling: SamplingConfig) -> di
         settings = sampling.for_level(level)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             unet(latents, torch.tensor([1]), embeds, frame_times=times)
-        passes = settings.num_inference_steps * (1 if settings.guidance_scale == 1 else 2)
-        counts["between" if level else "keyframes"] = counter.get_total_flops() * passes / length
+        counts["between" if level else "keyframes"] = (
+            counter.get_total_flops() * settings.passes / length
+        )
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         pipeline.vae.decode_latents(latents)
     counts["decoder"] = counter.get_total_flops() / length

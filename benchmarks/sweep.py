@@ -40,14 +40,15 @@ DEFAULTS = [
 PLOTTED = ("accuracy.actor", "accuracy.all", "probe.avg_fd", "motion_error")
 """Numbers of a score that are drawn against the work."""
 
-_SETTING = re.compile(r"(\w+):(\d+)/(\d+):([\d.]+)/([\d.]+)")
+_SETTING = re.compile(r"(\w+):(\d+)/(\d+):([\d.]+)/([\d.]+)(?:@([\d.]+))?")
 
 
 def read_setting(text: str) -> SamplingConfig:
     """What a setting means.
 
     Args:
-        text: as 'ddim:20/10:2/1'.
+        text: as 'ddim:20/10:2/1', or 'ddim:20/10:2/2@0.2' with guidance below level 0 for a
+            fifth of its steps.
 
     Raises:
         ValueError: it is not written so, or a number is out of its range.
@@ -55,13 +56,14 @@ def read_setting(text: str) -> SamplingConfig:
     match = _SETTING.fullmatch(text)
     if match is None:
         raise ValueError(f"`settings` must be as ddim:20/10:2/1, got {text!r}.")
-    scheduler, steps, local_steps, guidance, local_guidance = match.groups()
+    scheduler, steps, local_steps, guidance, local_guidance, stop = match.groups()
     return SamplingConfig(
         int(steps),
         float(guidance),
         scheduler=scheduler,
         local_num_inference_steps=int(local_steps),
         local_guidance_scale=float(local_guidance),
+        local_guidance_stop=float(stop or 1),
     )
 
 
@@ -90,8 +92,7 @@ def evaluations_per_frame(
     )
     seen = 0
     for segment in timeline.display_order():
-        steps, guidance = denoiser.settings(plan.job(segment))
-        seen += len(segment.frames) * steps * (1 if guidance == 1 else 2)
+        seen += len(segment.frames) * denoiser.settings(plan.job(segment)).passes
     return seen / film.num_frames
 
 

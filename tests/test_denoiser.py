@@ -75,6 +75,7 @@ def denoiser(
     # One effort at all levels unless a test says otherwise.
     steps, guidance = sampling.get("num_inference_steps", 3), sampling.get("guidance_scale", 2.0)
     told = {"local_num_inference_steps": steps, "local_guidance_scale": guidance, **sampling}
+    told.setdefault("local_guidance_stop", 1.0)
     return SegmentDenoiser(
         unet,
         local_unet or unet,
@@ -310,11 +311,11 @@ def test_each_frame_has_its_own_prompt() -> None:
 
 def test_level_zero_and_deeper_levels_have_their_own_network_and_settings() -> None:
     echoes = Echo(), Echo()
-    model = denoiser(*echoes, num_inference_steps=4, local_num_inference_steps=2)
+    model = denoiser(*echoes, num_inference_steps=4, local_num_inference_steps=2, guidance_stop=0.3)
     model.generate([job()], latents(job()))
-    assert [len(echo.batches) for echo in echoes] == [4, 0]
+    assert [echo.batches for echo in echoes] == [[2, 2, 1, 1], []]  # two where it is guided
     model.generate([local_job()], latents(local_job()))
-    assert [len(echo.batches) for echo in echoes] == [4, 2]
+    assert [echo.batches for echo in echoes] == [[2, 2, 1, 1], [2, 2]]
 
 
 @pytest.mark.parametrize(("own", "guidance"), [(1.0, 2.5), (4.0, 4.0)])
@@ -322,7 +323,7 @@ def test_where_the_prompt_changes_a_segment_is_guided_as_keyframes_are(own, guid
     model = denoiser(num_inference_steps=4, guidance_scale=2.5, local_guidance_scale=own)
     changes = ("a dog", "a dog", "a cat", "a cat")
     assert model.settings(local_job()).guidance_scale == own
-    assert model.settings(local_job(prompts=changes)) == (4, guidance)
+    assert model.settings(local_job(prompts=changes)) == (4, guidance, 1.0)
     assert model.settings(job(prompts=changes)).guidance_scale == 2.5
 
 

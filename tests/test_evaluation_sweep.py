@@ -15,9 +15,12 @@ from nuwaxl.toon import Scene, Story
 
 
 def test_a_setting_says_steps_and_guidance_of_both_roles() -> None:
-    assert read_setting("unipc:8/4:2.5/1") == SamplingConfig(
-        8, 2.5, scheduler="unipc", local_num_inference_steps=4, local_guidance_scale=1.0
-    )
+    told = {"scheduler": "unipc", "local_num_inference_steps": 4}
+    for text, local in (("1", (1.0, 1.0)), ("3@0.25", (3.0, 0.25))):
+        scale, stop = local
+        assert read_setting(f"unipc:8/4:2.5/{text}") == SamplingConfig(
+            8, 2.5, local_guidance_scale=scale, local_guidance_stop=stop, **told
+        )
     for text in ("ddim", "ddim:8:2", "dim:8/4:2/1", "ddim:0/4:2/1"):
         with pytest.raises(ValueError, match=r"must be"):
             read_setting(text)
@@ -32,6 +35,8 @@ def test_work_is_counted_run_by_run() -> None:
     assert evaluations_per_frame(pipeline, film, "tree", plain) == (4 * 6 + 3 * 4 * 3) / 10
     assert evaluations_per_frame(pipeline, film, "tree", guided) == (4 * 6 * 2 + 3 * 4 * 3) / 10
     assert evaluations_per_frame(pipeline, film, "local", guided) == 3 * 4 * 3 / 10
+    begun = read_setting("ddim:6/3:2/2@0.2")  # one of three steps, as there is no part of one
+    assert evaluations_per_frame(pipeline, film, "local", begun) == 3 * 4 * (3 + 1) / 10
 
 
 def test_a_sweep_is_json_and_plots(tmp_path: Path) -> None:

@@ -148,8 +148,9 @@ def test_an_estimator_of_other_latents_or_prompts_is_refused() -> None:
         with_estimator(network, tiny_estimator(in_channels=5))
     with pytest.raises(ValueError, match="`prompt_dim` 32"):
         with_estimator(network, tiny_estimator(prompt_dim=7))
-    with pytest.raises(ValueError, match="image network"):
-        with_estimator(tiny_unet(temporal=False), tiny_estimator())
+    for backbone in (tiny_unet, tiny_transformer):
+        with pytest.raises(ValueError, match=r"`estimator` must be None .* image network"):
+            with_estimator(backbone(temporal=False, num_prompt_tokens=2), tiny_estimator())
 
 
 @torch.no_grad()

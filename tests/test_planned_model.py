@@ -126,8 +126,8 @@ def test_film_work_takes_each_levels_steps_and_guidance() -> None:
     )
     sampling = SamplingConfig(num_inference_steps=6, guidance_scale=2.0)
     work = film_work(costs, sampling, [4, 12, 36], 28)
-    assert (work.global_run, work.local_run) == (1200, 30)
-    assert work.film == 1200 + 3 * 30 + 9 * 30 + 7 * 4
+    assert (work.global_run, work.local_run) == (1200, 50)  # two of three local steps are guided
+    assert work.film == 1200 + 3 * 50 + 9 * 50 + 7 * 4
     assert [spell_flop(x) for x in (8.296e11, 83e12, 2e19)] == ["830 GFLOP", "83 TFLOP", "20 EFLOP"]
 
 

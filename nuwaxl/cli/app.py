@@ -1,5 +1,6 @@
 """All commands, and how their errors are shown."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: arguments without the program's name; None: those of the process.
     """
+    _let_other_processes_run()
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         code = typer.main.get_command(app)(arguments, prog_name="nuwaxl", standalone_mode=False)
@@ -82,6 +84,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code == INTERRUPTED:
         return _fail("stopped.", INTERRUPTED)
     return code or 0
+
+
+def _let_other_processes_run() -> None:
+    """Have threads of OpenMP that wait for each other sleep soon; read when torch is loaded.
+
+    As they come, they spin so long that a film of two cores took 206 s instead of 12 beside a
+    process that kept one of them busy. What the user has set stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 def _fail(line: str, exit_code: int) -> int:

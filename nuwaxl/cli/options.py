@@ -93,7 +93,7 @@ GuidanceScale = Annotated[
         parser=number,
         metavar="NUMBER",
         help="How strictly to follow the prompt; 1 turns guidance off and halves the time.",
-        show_default="2",
+        show_default="3",
         rich_help_panel=SAMPLING,
     ),
 ]
@@ -113,7 +113,7 @@ LocalGuidanceScale = Annotated[
         parser=number,
         metavar="NUMBER",
         help="Guidance of all levels but the global one, where the prompt stays the same.",
-        show_default="1: none",
+        show_default="as --guidance-scale",
         rich_help_panel=SAMPLING,
     ),
 ]

@@ -102,8 +102,7 @@ def film_work(
     runs = []
     for level, forward in enumerate((costs.flops_global, costs.flops_local)):
         settings = sampling.for_level(level)
-        halves = 1 if settings.guidance_scale == 1 else 2
-        runs.append(forward * settings.num_inference_steps * halves)
+        runs.append(forward * settings.passes)
     evaluated = [held * runs[min(level, 1)] for level, held in enumerate(frames_per_level)]
     film = (sum(evaluated) + frames * costs.flops_decode) / costs.segment_length
     return Work(runs[0], runs[1], costs.flops_decode, round(film))

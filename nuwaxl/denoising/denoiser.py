@@ -197,7 +197,10 @@ class SegmentDenoiser:
         if job.segment.level == 0 or job.change == "begins":
             return keyframes
         if job.change == "cut":
-            return own._replace(guidance_scale=max(own.guidance_scale, keyframes.guidance_scale))
+            return own._replace(
+                guidance_scale=max(own.guidance_scale, keyframes.guidance_scale),
+                guidance_stop=keyframes.guidance_stop,
+            )
         return own
 
     def generate(
@@ -245,12 +248,18 @@ class SegmentDenoiser:
         given_latents = given_latents.to(self.device, torch.float32)
         mask = torch.tensor([job.segment.given for job in jobs], device=self.device)
         given = rearrange(mask, "b f -> b f 1 1 1")
-        conditions = self._conditions(
-            jobs, torch.where(given, given_latents, 0.0), mask.float(), settings
-        )
-
+        halves = [
+            2 if step < settings.guided_steps else 1 for step in range(len(scheduler.timesteps))
+        ]
+        conditions = {
+            each: self._conditions(
+                jobs, torch.where(given, given_latents, 0.0), mask.float(), halves=each
+            )
+            for each in set(halves)
+        }
         if isinstance(network, Backbone):
-            conditions["cache"] = {}  # what follows from the conditions is computed once
+            for told in conditions.values():
+                told["cache"] = {}  # what follows from the conditions is computed once
 
         latents = draw_noise(generators, given_latents.shape, self.device)
         latents = latents * scheduler.init_noise_sigma
@@ -260,7 +269,8 @@ class SegmentDenoiser:
                 # Given frames enter the network clean, at the scale at which it was trained.
                 sample = scheduler.scale_model_input(latents, timestep)
                 sample = torch.where(given, given_latents, sample)
-                model_output = self._predict(network, sample, timestep, conditions, settings)
+                told = conditions[halves[step]]
+                model_output = self._predict(network, sample, timestep, told, settings)
                 with autocast(self.device, torch.float32):
                     latents = scheduler_step(scheduler, model_output, timestep, latents, generators)
                     if self.on_step is not None:
@@ -273,13 +283,13 @@ class SegmentDenoiser:
         jobs: Sequence[SegmentJob],
         given_latents: Float[Tensor, "batch frames channels height width"],
         conditioning_mask: Float[Tensor, "batch frames"],
-        settings: RoleSettings,
+        *,
+        halves: int,
     ) -> dict[str, Any]:
-        """All that the network is told beside the noisy latents, the same at every step.
+        """All that the network is told beside the noisy latents, the same at every such step.
 
-        Under guidance it is told twice: with each frame's prompt, then with the negative one.
+        Under guidance, in two halves: with each frame's prompt, then with the negative one.
         """
-        halves = 1 if settings.guidance_scale == 1 else 2
         prompts = [prompt for job in jobs for prompt in job.prompts]
         prompts += [self.sampling.negative_prompt] * len(prompts) * (halves - 1)
         embeds = self.prompt_encoder(prompts).to(self.device)

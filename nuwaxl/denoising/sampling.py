@@ -14,11 +14,28 @@ SCHEDULERS = ("ddpm", "ddim", "dpmpp_2m", "unipc", "euler", "lcm")
 _MAX_STEPS = 1000  # the models are trained with so many noise levels
 
 
+_LOCAL_GUIDANCE_STOP = 0.4
+"""What a run is to show is settled at its first steps; guidance at later ones adds flicker."""
+
+
 class RoleSettings(NamedTuple):
     """What the two roles, global and local, may have different."""
 
     num_inference_steps: int
     guidance_scale: float
+    guidance_stop: float = 1.0
+
+    @property
+    def guided_steps(self) -> int:
+        """Steps that are guided, from the noisiest on."""
+        if self.guidance_scale == 1:
+            return 0
+        return math.ceil(self.guidance_stop * self.num_inference_steps - 1e-9)
+
+    @property
+    def passes(self) -> int:
+        """How often the network sees each frame: a guided step shows it twice."""
+        return self.num_inference_steps + self.guided_steps
 
 
 @dataclass(frozen=True)
@@ -43,8 +60,13 @@ class SamplingConfig:
     local_num_inference_steps: int | None = None
     """Steps below level 0, where the given ends settle much; None: half as many as at level 0."""
     local_guidance_scale: float | None = None
-    """Guidance below level 0; None: 1, none, as the given ends show what the words ask for.
-    Where the prompt changes it is at least `guidance_scale`."""
+    """Guidance below level 0; None: as at level 0. Where the prompt changes it is at least
+    `guidance_scale`, as long as at level 0."""
+    guidance_stop: float = 1.0
+    """Share of the steps, from the noisiest on, that are guided (Kynkaanniemi et al. 2024)."""
+    local_guidance_stop: float | None = None
+    """That share below level 0; None: 0.4, two of five, as the given ends and what is made
+    of them then show what the words ask for."""
 
     def __post_init__(self) -> None:
         self._check_steps("num_inference_steps", self.num_inference_steps)
@@ -53,10 +75,10 @@ class SamplingConfig:
             self._check_steps("local_num_inference_steps", self.local_num_inference_steps)
         if self.local_guidance_scale is not None:
             self._check_guidance("local_guidance_scale", self.local_guidance_scale)
-        if not (_is_finite(self.guidance_rescale) and 0 <= self.guidance_rescale <= 1):
-            raise ValueError(
-                f"`guidance_rescale` must be from 0 to 1, got {self.guidance_rescale!r}."
-            )
+        self._check_share("guidance_stop", self.guidance_stop)
+        if self.local_guidance_stop is not None:
+            self._check_share("local_guidance_stop", self.local_guidance_stop)
+        self._check_share("guidance_rescale", self.guidance_rescale)
         if not isinstance(self.negative_prompt, str):
             raise ValueError(f"`negative_prompt` must be text, got {self.negative_prompt!r}.")
         if self.scheduler not in SCHEDULERS:
@@ -70,12 +92,16 @@ class SamplingConfig:
         Args:
             level: of the segment.
         """
-        steps, guidance = self.num_inference_steps, self.guidance_scale
-        if level > 0:
-            half = (steps + 1) // 2
-            told = self.local_num_inference_steps, self.local_guidance_scale
-            steps, guidance = half if told[0] is None else told[0], told[1]
-        return RoleSettings(steps, 1.0 if guidance is None else guidance)
+        top = RoleSettings(self.num_inference_steps, self.guidance_scale, self.guidance_stop)
+        if level == 0:
+            return top
+        steps, scale = self.local_num_inference_steps, self.local_guidance_scale
+        stop = self.local_guidance_stop
+        return RoleSettings(
+            (top.num_inference_steps + 1) // 2 if steps is None else steps,
+            top.guidance_scale if scale is None else scale,
+            _LOCAL_GUIDANCE_STOP if stop is None else stop,
+        )
 
     def fingerprint(self) -> str:
         """Canonical JSON of what is sampled, for the keys of segments.
@@ -87,8 +113,10 @@ class SamplingConfig:
         settings = asdict(self) | {
             "guidance_scale": float(self.guidance_scale),
             "guidance_rescale": float(self.guidance_rescale),
+            "guidance_stop": float(self.guidance_stop),
             "local_num_inference_steps": local.num_inference_steps,
             "local_guidance_scale": float(local.guidance_scale),
+            "local_guidance_stop": float(local.guidance_stop),
         }
         return json.dumps(settings, sort_keys=True, separators=(",", ":"))
 
@@ -105,6 +133,11 @@ class SamplingConfig:
     def _check_guidance(name: str, value: float) -> None:
         if not (_is_finite(value) and value >= 0):
             raise ValueError(f"`{name}` must be 0 or more, got {value!r}; 1 turns guidance off.")
+
+    @staticmethod
+    def _check_share(name: str, value: float) -> None:
+        if not (_is_finite(value) and 0 <= value <= 1):
+            raise ValueError(f"`{name}` must be from 0 to 1, got {value!r}.")
 
 
 def _is_finite(value: object) -> bool:

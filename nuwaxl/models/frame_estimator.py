@@ -4,6 +4,7 @@ Knows latents, frame times and prompt embeddings, not noise levels and not what 
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -150,6 +151,24 @@ class FrameEstimator(ModelMixin, ConfigMixin):
                 choices.append(self.latent_mover.folded(source, motion).to(still.dtype))
                 inside.append(((centres + motion[:, None, None]).abs() <= 1).all(dim=-1))
         return torch.stack(choices), torch.stack(inside)
+
+
+def estimator_of_network(settings: Mapping[str, Any], *, temporal: bool) -> FrameEstimator:
+    """The estimator that a network's settings tell of.
+
+    Args:
+        settings: arguments of `FrameEstimator`.
+        temporal: whether the network has temporal layers.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if not temporal:
+        raise ValueError(
+            "`estimator` must be None with `temporal=False`: an image network has no frames "
+            "between others to estimate."
+        )
+    return FrameEstimator(**settings)
 
 
 class _ResidualBlock(nn.Module):

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from nuwaxl.models.attention import Cache, autocast_once, once
 from nuwaxl.models.blocks import FrameTimeEmbedding
-from nuwaxl.models.frame_estimator import FrameEstimator
+from nuwaxl.models.frame_estimator import estimator_of_network
 from nuwaxl.models.given_frames import GivenFrameEncoder
 from nuwaxl.models.mask_unet3d import MaskUNet3DOutput
 from nuwaxl.models.transformer_blocks import MaskTransformerBlock, TokenInputs
@@ -126,7 +126,7 @@ class MaskTransformer3D(ModelMixin, ConfigMixin, PeftAdapterMixin):
             )
             self.mask_proj = nn.Linear(condition_channels, channels)
         if estimator is not None:
-            self.frame_estimator = FrameEstimator(**estimator)
+            self.frame_estimator = estimator_of_network(estimator, temporal=temporal)
             self.estimate_embed = nn.Linear(in_channels * patch_size**2, channels)
             self.estimate_share = nn.Linear(channels, out_channels)
         self._start()
@@ -240,7 +240,6 @@ class MaskTransformer3D(ModelMixin, ConfigMixin, PeftAdapterMixin):
         offsets, estimate = _positions(height // patch, width // patch, channels), None
         offsets = offsets.to(sample.device)
         if self.config["estimator"] is not None:
-            assert given_latents is not None
             estimate = self.frame_estimator(given_latents, conditioning_mask, frame_times, prompts)
             offsets = offsets + self.estimate_embed(_patches(estimate, patch))
         inputs = TokenInputs(temb, prompts.flatten(0, 1), frame_embedding, condition)

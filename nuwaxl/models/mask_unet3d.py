@@ -30,7 +30,7 @@ from nuwaxl.models.blocks import (
     MidBlock,
     UpBlock,
 )
-from nuwaxl.models.frame_estimator import FrameEstimator
+from nuwaxl.models.frame_estimator import estimator_of_network
 from nuwaxl.models.given_frames import GivenFrameEncoder
 from nuwaxl.models.stable_diffusion import image_settings
 
@@ -137,7 +137,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             )
         if estimator is not None:
             # Zero at the start, so a network that is given an estimator is the one without.
-            self.frame_estimator = FrameEstimator(**estimator)
+            self.frame_estimator = estimator_of_network(estimator, temporal=temporal)
             self.estimate_conv = zero_module(nn.Conv2d(in_channels, widths[0], 1))
             self.estimate_share = zero_module(nn.Linear(temb_channels, out_channels))
         shapes = [

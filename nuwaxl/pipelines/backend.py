@@ -189,6 +189,12 @@ class BackendPipeline:
                 f"`scheduler` must be left out for {self.choice.names}, which bring their own, got "
                 f"{sampling.scheduler!r}."
             )
+        if (sampling.guidance_stop, sampling.local_guidance_stop) != (1.0, None):
+            raise ValueError(
+                f"`guidance_stop` and `local_guidance_stop` must be left out for "
+                f"{self.choice.names}, which guide every step, got {sampling.guidance_stop} and "
+                f"{sampling.local_guidance_stop}."
+            )
         if sampling.guidance_rescale and any(
             role.backend.name != "ltx" for role in self.choice.roles
         ):

@@ -68,6 +68,8 @@ class LongVideoPipeline(LongVideoComponents):
         negative_prompt: str = _DEFAULTS.negative_prompt,
         local_num_inference_steps: int | None = None,
         local_guidance_scale: float | None = None,
+        guidance_stop: float = _DEFAULTS.guidance_stop,
+        local_guidance_stop: float | None = None,
         scheduler: str | None = None,
         seed: int | None = None,
         generator: torch.Generator | None = None,
@@ -95,7 +97,9 @@ class LongVideoPipeline(LongVideoComponents):
             guidance_rescale: 0 to 1, takes back the contrast that guidance adds.
             negative_prompt: what to lead away from.
             local_num_inference_steps: steps below the keyframes; None: half as many.
-            local_guidance_scale: guidance below the keyframes; None: 1, none.
+            local_guidance_scale: guidance below the keyframes; None: the same.
+            guidance_stop: share of the steps, from the noisiest on, that are guided.
+            local_guidance_stop: that share below the keyframes; None: 0.4.
             scheduler: 'ddim', 'ddpm', 'dpmpp_2m', 'unipc', 'euler' or 'lcm'; None: the pipeline's.
             seed: one seed, one film; None: 0.
             generator: draws the seed instead.
@@ -135,6 +139,8 @@ class LongVideoPipeline(LongVideoComponents):
                 scheduler=scheduler or self.scheduler_name(),
                 local_num_inference_steps=local_num_inference_steps,
                 local_guidance_scale=local_guidance_scale,
+                guidance_stop=guidance_stop,
+                local_guidance_stop=local_guidance_stop,
             ),
             seed=seed,
             generator=generator,

@@ -112,8 +112,6 @@ def with_estimator(network: Backbone, estimator: FrameEstimator) -> Backbone:
     Raises:
         ValueError: the network has no temporal layers, or reads other latents or prompts.
     """
-    if not network.config["temporal"]:
-        raise ValueError("An image network has no frames between others to estimate.")
     wanted = {"in_channels": network.config["in_channels"]}
     if (tokens := network.config["num_prompt_tokens"]) is not None:
         wanted["prompt_dim"] = tokens * network.config["cross_attention_dim"]
