@@ -151,11 +151,18 @@ def flops_per_frame(pipeline: LongVideoPipeline, sampling: SamplingConfig) -> di
     counts = {}
     for level, unet in enumerate((pipeline.global_unet, pipeline.local_unet)):
         settings = sampling.for_level(level)
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            unet(latents, torch.tensor([1]), embeds, frame_times=times)
-        counts["between" if level else "keyframes"] = (
-            counter.get_total_flops() * settings.passes / length
-        )
+        cache: dict[str, Any] = {}
+        counted = []
+        for _ in range(2):  # the second time, what follows from prompts and given frames is known
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                unet(latents, torch.tensor([1]), embeds, frame_times=times, cache=cache)
+            counted.append(counter.get_total_flops())
+        first, later = counted
+        # Known apart for guided steps, with and without prompt, and for the others.
+        guided = settings.guided_steps
+        known = 2 * (guided > 0) + (guided < settings.num_inference_steps)
+        total = later * settings.passes + (first - later) * known
+        counts["between" if level else "keyframes"] = total / length
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         pipeline.vae.decode_latents(latents)
     counts["decoder"] = counter.get_total_flops() / length
