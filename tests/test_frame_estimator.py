@@ -11,9 +11,8 @@ from torch import nn
 
 from nuwaxl.models.backbones import Backbone, load_backbone
 from nuwaxl.models.frame_estimator import FrameEstimator
-from nuwaxl.models.latent_mover import LatentMover, cell_centres
+from nuwaxl.models.latent_mover import LatentMover, cell_centres, moved
 from nuwaxl.training.growth import with_estimator
-from nuwaxl.training.mover import moved_pictures
 
 MOVER = {"channels": 8, "fine_channels": 2, "upscale": 2}
 
@@ -50,9 +49,9 @@ class Shift(LatentMover):
 def test_whole_cells_are_moved_exactly() -> None:
     latents = torch.randn(2, 4, 4, 6)
     motion = torch.tensor([[2 / 6, 0.0], [0.0, -2 / 4]])
-    moved = Shift().folded(latents, motion)
-    torch.testing.assert_close(moved[0, :, :, :-1], latents[0, :, :, 1:])
-    torch.testing.assert_close(moved[1, :, 1:], latents[1, :, :-1])
+    after = Shift().folded(latents, motion)
+    torch.testing.assert_close(after[0, :, :, :-1], latents[0, :, :, 1:])
+    torch.testing.assert_close(after[1, :, 1:], latents[1, :, :-1])
     assert cell_centres(2, 4, latents.device)[0, 1, 3].tolist() == [0.75, 0.5]
 
 
@@ -156,6 +155,6 @@ def test_an_estimator_of_other_latents_or_prompts_is_refused() -> None:
 @torch.no_grad()
 def test_moved_pictures_are_moved_by_that_many_pixels() -> None:
     pictures = torch.rand(2, 3, 8, 8)
-    moved = moved_pictures(pictures, torch.tensor([[2 * 3 / 8, 0.0], [0.0, 0.0]]))
-    torch.testing.assert_close(moved[0, :, :, :5], pictures[0, :, :, 3:])
-    torch.testing.assert_close(moved[1], pictures[1])
+    after = moved(pictures, torch.tensor([[2 * 3 / 8, 0.0], [0.0, 0.0]]))
+    torch.testing.assert_close(after[0, :, :, :5], pictures[0, :, :, 3:])
+    torch.testing.assert_close(after[1], pictures[1])

@@ -248,17 +248,12 @@ class SegmentDenoiser:
         given_latents = given_latents.to(self.device, torch.float32)
         mask = torch.tensor([job.segment.given for job in jobs], device=self.device)
         given = rearrange(mask, "b f -> b f 1 1 1")
-        halves = [
-            2 if step < settings.guided_steps else 1 for step in range(len(scheduler.timesteps))
-        ]
-        conditions = {
-            each: self._conditions(
-                jobs, torch.where(given, given_latents, 0.0), mask.float(), halves=each
-            )
-            for each in set(halves)
-        }
+        conditions = self._conditions(
+            jobs, torch.where(given, given_latents, 0.0), mask.float(), settings
+        )
+        unguided = {name: rows[: len(jobs)] for name, rows in conditions.items()}
         if isinstance(network, Backbone):
-            for told in conditions.values():
+            for told in (conditions, unguided):
                 told["cache"] = {}  # what follows from the conditions is computed once
 
         latents = draw_noise(generators, given_latents.shape, self.device)
@@ -269,7 +264,7 @@ class SegmentDenoiser:
                 # Given frames enter the network clean, at the scale at which it was trained.
                 sample = scheduler.scale_model_input(latents, timestep)
                 sample = torch.where(given, given_latents, sample)
-                told = conditions[halves[step]]
+                told = conditions if step < settings.guided_steps else unguided
                 model_output = self._predict(network, sample, timestep, told, settings)
                 with autocast(self.device, torch.float32):
                     latents = scheduler_step(scheduler, model_output, timestep, latents, generators)
@@ -283,13 +278,13 @@ class SegmentDenoiser:
         jobs: Sequence[SegmentJob],
         given_latents: Float[Tensor, "batch frames channels height width"],
         conditioning_mask: Float[Tensor, "batch frames"],
-        *,
-        halves: int,
+        settings: RoleSettings,
     ) -> dict[str, Any]:
-        """All that the network is told beside the noisy latents, the same at every such step.
+        """All that the network is told beside the noisy latents, the same at every step.
 
-        Under guidance, in two halves: with each frame's prompt, then with the negative one.
+        Under guidance it is told twice: with each frame's prompt, then with the negative one.
         """
+        halves = 2 if settings.guided_steps else 1
         prompts = [prompt for job in jobs for prompt in job.prompts]
         prompts += [self.sampling.negative_prompt] * len(prompts) * (halves - 1)
         embeds = self.prompt_encoder(prompts).to(self.device)

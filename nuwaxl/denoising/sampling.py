@@ -13,7 +13,6 @@ SCHEDULERS = ("ddpm", "ddim", "dpmpp_2m", "unipc", "euler", "lcm")
 
 _MAX_STEPS = 1000  # the models are trained with so many noise levels
 
-
 _LOCAL_GUIDANCE_STOP = 0.4
 """What a run is to show is settled at its first steps; guidance at later ones adds flicker."""
 
@@ -63,7 +62,7 @@ class SamplingConfig:
     """Guidance below level 0; None: as at level 0. Where the prompt changes it is at least
     `guidance_scale`, as long as at level 0."""
     guidance_stop: float = 1.0
-    """Share of the steps, from the noisiest on, that are guided (Kynkaanniemi et al. 2024)."""
+    """Share of the steps, from the noisiest on, that are guided (Kynkäänniemi et al. 2024)."""
     local_guidance_stop: float | None = None
     """That share below level 0; None: 0.4, two of five, as the given ends and what is made
     of them then show what the words ask for."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from diffusers.configuration_utils import ConfigMixin
+
 from nuwaxl.models.mask_transformer3d import MaskTransformer3D
 from nuwaxl.models.mask_unet3d import MaskUNet3D
 
@@ -49,9 +51,9 @@ def backbone_class(folder: str | Path) -> type[Backbone]:
     return BACKBONES[name]
 
 
-def backbone_settings(network: Backbone) -> dict[str, Any]:
-    """The arguments that build a network of the same class and sizes."""
-    return {name: value for name, value in network.config.items() if not name.startswith("_")}
+def model_settings(model: ConfigMixin) -> dict[str, Any]:
+    """The arguments that build a model of the same class and sizes."""
+    return {name: value for name, value in model.config.items() if not name.startswith("_")}
 
 
 def with_time(image: Backbone) -> Backbone:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nuwaxl.models.blocks import FrameTimeEmbedding
-from nuwaxl.models.latent_mover import LatentMover, cell_centres
+from nuwaxl.models.latent_mover import LatentMover, in_view
 
 _NUM_GROUPS = 8
 _EMBED_DIM = 128
@@ -139,7 +139,6 @@ class FrameEstimator(ModelMixin, ConfigMixin):
         velocity = rearrange(self.velocity(embedding).float(), "b f (m xy) -> m b f xy", xy=2)
         fine = self.latent_mover.unfold(given_latents.flatten(0, 1)).unflatten(0, since.shape[1:])
         height, width = given_latents.shape[-2:]
-        centres = cell_centres(height, width, given_latents.device)
         choices, inside = [], []
         for side in range(2):
             still = _of(given_latents, neighbours[side]).flatten(0, 1)
@@ -149,7 +148,7 @@ class FrameEstimator(ModelMixin, ConfigMixin):
             for each in velocity:
                 motion = (each * since[side][..., None]).clamp(-_FURTHEST, _FURTHEST).flatten(0, 1)
                 choices.append(self.latent_mover.folded(source, motion).to(still.dtype))
-                inside.append(((centres + motion[:, None, None]).abs() <= 1).all(dim=-1))
+                inside.append(in_view(motion, height, width))
         return torch.stack(choices), torch.stack(inside)
 
 

@@ -7,7 +7,7 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from einops import repeat
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -76,12 +76,38 @@ class LatentMover(ModelMixin, ConfigMixin):
             fine: of the pictures.
             motion: as for `forward`.
         """
-        places = cell_centres(fine.shape[-2], fine.shape[-1], fine.device) + motion[:, None, None]
-        # In float32: half of bf16's digits would be spent on which cell is meant.
-        moved = functional.grid_sample(
-            fine.float(), places.float(), align_corners=False, padding_mode="border"
-        )
-        return self.fold(moved.to(fine.dtype))
+        return self.fold(moved(fine, motion))
+
+
+def moved(
+    values: Float[Tensor, "frames channels height width"], motion: Float[Tensor, "frames 2"]
+) -> Float[Tensor, "frames channels height width"]:
+    """Pictures, or features of them, moved; what comes in at an edge repeats the edge.
+
+    Args:
+        values: of any range and any channels.
+        motion: as `LatentMover` takes it.
+    """
+    places = cell_centres(values.shape[-2], values.shape[-1], values.device) + motion[:, None, None]
+    # In float32: half of bf16's digits would be spent on which cell is meant.
+    result = functional.grid_sample(
+        values.float(), places.float(), align_corners=False, padding_mode="border"
+    )
+    return result.to(values.dtype)
+
+
+def in_view(
+    motion: Float[Tensor, "frames 2"], height: int, width: int
+) -> Bool[Tensor, "frames height width"]:
+    """Which cells of moved frames show what was within the frame before.
+
+    Args:
+        motion: as `LatentMover` takes it.
+        height: in cells.
+        width: in cells.
+    """
+    places = cell_centres(height, width, motion.device) + motion[:, None, None]
+    return (places.abs() <= 1).all(dim=-1)
 
 
 def cell_centres(

@@ -7,6 +7,7 @@ import numpy as np
 from einops import rearrange
 from torch import Tensor, nn
 
+from nuwaxl.models.backbones import model_settings
 from nuwaxl.models.frame_estimator import FrameEstimator
 from nuwaxl.models.latent_mover import LatentMover
 from nuwaxl.training.clips import Clips, ClipsTraining, reading
@@ -82,7 +83,7 @@ def _build(config: EstimatorTraining, clips: Clips) -> FrameEstimator:
         channels=config.model.channels,
         num_blocks=config.model.num_blocks,
         num_motions=config.model.num_motions,
-        mover={name: value for name, value in mover.config.items() if not name.startswith("_")},
+        mover=model_settings(mover),
     )
     estimator.latent_mover.load_state_dict(mover.state_dict())
     return estimator

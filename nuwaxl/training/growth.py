@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
-from nuwaxl.models.backbones import Backbone, backbone_settings
+from nuwaxl.models.backbones import Backbone, model_settings
 from nuwaxl.models.frame_estimator import FrameEstimator
 from nuwaxl.models.mask_unet3d import MaskUNet3D
 
@@ -30,7 +30,7 @@ def grow_autoencoder(vae: TemporalAutoencoderKL, channels: int) -> TemporalAutoe
     """
     old = vae.config["latent_channels"]
     _check(old, channels)
-    settings = {name: value for name, value in vae.config.items() if not name.startswith("_")}
+    settings = model_settings(vae)
     extra = channels - old
     for name, fill in (("latents_mean", 0.0), ("latents_std", 1.0)):
         if settings[name] is not None:
@@ -79,7 +79,7 @@ def grow_network(network: Backbone, channels: int) -> Backbone:
     """
     _check(network.config["in_channels"], channels)
     changes: dict[str, Any] = {"in_channels": channels, "out_channels": channels}
-    grown = type(network)(**backbone_settings(network) | changes)
+    grown = type(network)(**model_settings(network) | changes)
     weights = network.state_dict()
     for name, target in grown.state_dict().items():
         source = weights[name]
@@ -97,7 +97,7 @@ def read_prompts_in_every_block(network: Backbone, num_prompt_tokens: int) -> Ba
         num_prompt_tokens: tokens of every prompt.
     """
     changes: dict[str, Any] = {"num_prompt_tokens": num_prompt_tokens}
-    grown = type(network)(**backbone_settings(network) | changes)
+    grown = type(network)(**model_settings(network) | changes)
     grown.load_state_dict(network.state_dict(), strict=False)
     return grown
 
@@ -121,9 +121,8 @@ def with_estimator(network: Backbone, estimator: FrameEstimator) -> Backbone:
                 f"The estimator must have `{name}` {value} as the network reads them, got "
                 f"{estimator.config[name]}: train it on the same strips."
             )
-    sizes = {n: value for n, value in estimator.config.items() if not n.startswith("_")}
-    changes: dict[str, Any] = {"estimator": sizes}
-    grown = type(network)(**backbone_settings(network) | changes)
+    changes: dict[str, Any] = {"estimator": model_settings(estimator)}
+    grown = type(network)(**model_settings(network) | changes)
     weights = {
         n: w for n, w in network.state_dict().items() if not n.startswith("frame_estimator.")
     }
@@ -149,7 +148,7 @@ def widen_unet(network: MaskUNet3D, block_out_channels: Sequence[int]) -> MaskUN
     Raises:
         ValueError: other widths.
     """
-    settings = backbone_settings(network)
+    settings = model_settings(network)
     old, new = list(settings["block_out_channels"]), list(block_out_channels)
     attends = settings["attention_levels"] or [level > 0 for level in range(len(old))]
     attends = [*attends[:-1], True]  # the mid block always does

@@ -6,15 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange
-from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional
 
 from nuwaxl.data.frames import FramesConfig
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
-from nuwaxl.models.latent_mover import LatentMover, cell_centres
+from nuwaxl.models.latent_mover import LatentMover, in_view, moved
 from nuwaxl.training.autoencoder import to_unit_range
 from nuwaxl.training.clips import reading
 from nuwaxl.training.loop import LoopConfig
@@ -88,15 +85,14 @@ class MoverStage:
         Beside it what two ways without a mover would leave: latents moved by bilinear interpolation
         (`bilinear`), and not at all (`unmoved`).
         """
-        still, moved, motion = batch["still"], batch["moved"], batch["motion"]
-        centres = cell_centres(moved.shape[-2], moved.shape[-1], moved.device)
-        inside = ((centres + motion[:, None, None]).abs() <= 1).all(dim=-1).unsqueeze(1)
+        still, target, motion = batch["still"], batch["moved"], batch["motion"]
+        inside = in_view(motion, *target.shape[-2:]).unsqueeze(1)
 
         def error(latents: Tensor) -> Tensor:
-            squared = (latents.float() - moved).square()
+            squared = (latents.float() - target).square()
             return (squared * inside).sum() / inside.expand_as(squared).sum().clamp(min=1)
 
-        baselines = {"bilinear": error(moved_pictures(still, motion)), "unmoved": error(still)}
+        baselines = {"bilinear": error(moved(still, motion)), "unmoved": error(still)}
         return error(model(still, motion)), baselines
 
     def save(self, folder: Path) -> None:
@@ -119,24 +115,10 @@ class MoverStage:
             motion = 2 * np.array(config.furthest) * rng.uniform(-1, 1, (count, 2))
             motion *= rng.random((count, 2)) < np.array(config.shares)
             motion = torch.from_numpy(motion).float()
-            pairs = torch.stack([pictures, moved_pictures(pictures, motion)], dim=1)
+            pairs = torch.stack([pictures, moved(pictures, motion)], dim=1)
             with torch.autocast("cpu", torch.bfloat16):
                 latents = vae.encode_latents(pairs)
             for name, values in zip(rows, (latents[:, 0], latents[:, 1], motion), strict=True):
                 rows[name].append(values.half() if name != "motion" else values)
         logger.info("encoded %d pictures and their moved copies", config.num_pictures)
         return {name: torch.cat(parts).contiguous() for name, parts in rows.items()}
-
-
-def moved_pictures(
-    pictures: Float[Tensor, "pictures channels height width"], motion: Float[Tensor, "pictures 2"]
-) -> Float[Tensor, "pictures channels height width"]:
-    """Pictures moved by any distance; what comes in at an edge repeats the edge.
-
-    Args:
-        pictures: of any range and any channels.
-        motion: as `LatentMover` takes it.
-    """
-    centres = cell_centres(pictures.shape[-2], pictures.shape[-1], pictures.device)
-    places = centres + rearrange(motion, "n xy -> n 1 1 xy")
-    return functional.grid_sample(pictures, places, align_corners=False, padding_mode="border")
