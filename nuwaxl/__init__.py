@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nuwaxl.models.mask_transformer3d import MaskTransformer3D
     from nuwaxl.models.mask_unet3d import MaskUNet3D
     from nuwaxl.models.prompt_adapter import PromptAdapter
+    from nuwaxl.models.scenery import SceneryModel
     from nuwaxl.pipelines.backend import BackendPipeline
     from nuwaxl.pipelines.long_video import LongVideoPipeline
     from nuwaxl.stores.disk import DiskStore
@@ -40,6 +41,7 @@ _HOMES = {
     "Orchestrator": "nuwaxl.tree.coarse_to_fine",
     "PromptAdapter": "nuwaxl.models.prompt_adapter",
     "SamplingConfig": "nuwaxl.denoising.sampling",
+    "SceneryModel": "nuwaxl.models.scenery",
     "Segment": "nuwaxl.tree.timeline",
     "SegmentDenoiser": "nuwaxl.denoising.denoiser",
     "SegmentJob": "nuwaxl.tree.coarse_to_fine",
@@ -66,6 +68,7 @@ __all__ = [
     "Orchestrator",
     "PromptAdapter",
     "SamplingConfig",
+    "SceneryModel",
     "Segment",
     "SegmentDenoiser",
     "SegmentJob",

@@ -22,6 +22,7 @@ from nuwaxl.training.estimate import Estimate, Step, _LiveBytes, estimate
 from nuwaxl.training.estimator import EstimatorTraining
 from nuwaxl.training.loop import LoopConfig
 from nuwaxl.training.main import read_training
+from nuwaxl.training.scenery import SceneryTraining
 from nuwaxl.training.shapes import step_of
 
 
@@ -191,6 +192,18 @@ def test_the_stages_of_mover_and_estimator_are_estimated_too(vae: str, tmp_path:
     needed = estimate(step, config.loop)
     assert needed.samples == "2 clips of 16 frames, latents of 4 x 8 x 8"
     assert needed.flops > 2 * 16 * 6 * needed.num_learned
+
+    config = SceneryTraining(
+        conditioning=plain.conditioning,
+        strips=plain.strips,
+        num_frames=((1.0, 2, 2),),
+        loop=LoopConfig(batch_size=3),
+    )
+    needed = estimate(step_of(config), config.loop)
+    assert needed.samples == "6 latents of 4 x 8 x 8"
+    assert needed.num_learned == needed.num_parameters
+    sketched = estimate(step_of(replace(plain, scenery="anywhere")), plain.loop)
+    assert sketched.num_learned > estimate(step_of(plain), plain.loop).num_learned
 
     network = FrameEstimator(in_channels=4, prompt_dim=77 * 8)
     network.save_config(tmp_path)

@@ -10,7 +10,7 @@ from nuwaxl.cli import options
 from nuwaxl.cli.errors import INTERRUPTED, CommandError, user_errors
 from nuwaxl.config import nearest, read_settings
 
-STAGES = ("autoencoder", "prompts", "image", "global", "mover", "estimator", "local")
+STAGES = ("autoencoder", "prompts", "image", "global", "scenery", "mover", "estimator", "local")
 
 
 def train(

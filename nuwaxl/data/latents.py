@@ -44,7 +44,7 @@ def encode_strips(
     """
     device = next(vae.parameters()).device
     source = strip_source(config)
-    rows: dict[str, list] = {"latents": [], "actor": [], "times": [], "captions": []}
+    rows: dict[str, list] = {"latents": [], "actor": [], "camera": [], "times": [], "captions": []}
     for number in range(config.num_strips):
         strip = source.strip(number)
         frames = torch.from_numpy(strip.frames)
@@ -60,6 +60,8 @@ def encode_strips(
             cells = torch.nn.functional.adaptive_avg_pool2d(actor, latents.shape[-1])
         rows["latents"].append(latents.half().cpu())
         rows["actor"].append((cells * 255).to(torch.uint8))
+        unknown = np.full(len(strip.times), np.nan, np.float32)
+        rows["camera"].append(torch.from_numpy(unknown if strip.camera is None else strip.camera))
         rows["times"].append(torch.from_numpy(strip.times).float())
         rows["captions"].append(torch.tensor(strip.captions, dtype=torch.int32))
         if number % 200 == 199:
@@ -84,6 +86,8 @@ class LatentStrips:
 
     def __init__(self, folders: Sequence[str | Path]):
         self.parts = [load_file(Path(folder) / "strips.safetensors") for folder in folders]
+        for part in self.parts:  # Strips that were encoded before they told it.
+            part.setdefault("camera", torch.full_like(part["times"], torch.nan))
         self.ends = np.cumsum([len(part["times"]) for part in self.parts])
 
     @property
@@ -101,7 +105,8 @@ class LatentStrips:
 
         Returns:
             `latents` (b f c h w); `frame_times` (b f) in seconds from the first frame; `actor`
-            (b f h w), how much of each latent cell the actor covers; `embeds` (b f tokens dim).
+            (b f h w), how much of each latent cell the actor covers; `camera` (b f) in turns, NaN
+            where it is not known; `embeds` (b f tokens dim).
         """
         drawn = [self._clip(rng, num_frames) for _ in range(num_clips)]
         return {name: torch.stack([clip[name] for clip in drawn]) for name in drawn[0]}
@@ -121,5 +126,6 @@ class LatentStrips:
             "latents": part["latents"][row, frames].float(),
             "frame_times": times - times[0],
             "actor": part["actor"][row, frames].float() / 255,
+            "camera": part["camera"][row, frames],
             "embeds": part["embeds"][part["captions"][row, frames, version].long()].float(),
         }

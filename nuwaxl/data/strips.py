@@ -65,6 +65,8 @@ class Strip:
     frames: UInt8[np.ndarray, "frames height width 3"]
     actor: Float32[np.ndarray, "frames height width"] | None
     """How much of each pixel is the actor's; None where there is no actor to know of."""
+    camera: Float32[np.ndarray, " frames"] | None
+    """Where along its place each frame's middle is, in turns; None where it is not known."""
     captions: Sequence[Sequence[int]]
     """For each frame the numbers of captions that are true of it, equally many."""
 
@@ -121,10 +123,12 @@ class ToonStrips:
         )
         start = rng.uniform(0.0, story.duration - float(times[-1]))
         moments = [float(start + time) for time in times]
-        painted = [render_with_mask(story.state_at(moment)) for moment in moments]
+        states = [story.state_at(moment) for moment in moments]
+        painted = [render_with_mask(state) for state in states]
         frames, masks = (np.stack(parts) for parts in zip(*painted, strict=True))
         captions = [self._numbers(story.scene_at(moment)) for moment in moments]
-        return Strip(times, frames, masks, captions)
+        camera = np.array([state.camera_turns for state in states], np.float32)
+        return Strip(times, frames, masks, camera, captions)
 
     def _numbers(self, scene: Scene) -> list[int]:
         """Numbers of the captions of a scene."""
@@ -189,7 +193,9 @@ class PreparedStrips:
         times = self.dataset.times(video)[frames]
         pictures = np.stack([self.dataset.picture(video, int(frame)) for frame in frames])
         texts = [self.dataset.videos[video].caption_at(int(frame)) for frame in frames]
-        return Strip(times - times[0], pictures, None, [[self._number(text)] for text in texts])
+        return Strip(
+            times - times[0], pictures, None, None, [[self._number(text)] for text in texts]
+        )
 
     def _number(self, text: str) -> int:
         if text not in self._numbers:

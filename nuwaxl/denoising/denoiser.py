@@ -22,6 +22,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from nuwaxl.denoising.camera import CAMERA_RULE, camera_positions
 from nuwaxl.denoising.sampling import RoleSettings, SamplingConfig
 from nuwaxl.denoising.text import PromptEncoder
 from nuwaxl.models.backbones import Backbone
@@ -125,6 +126,8 @@ class SegmentDenoiser:
         sampling: steps, guidance and the name of the scheduler to sample with.
         prompt_encoder: prompts to embeddings.
         latent_shape: (channels, height, width) of one frame's latents.
+        scenery: a `SceneryModel`, whose sketches networks that are `sketched` are shown; None:
+            there are none.
         device: where the networks run.
         dtype: precision of the products; None: what is fast and safe on `device`.
         on_step: called after every step of every batch.
@@ -143,6 +146,7 @@ class SegmentDenoiser:
         prompt_encoder: PromptEncoder,
         *,
         latent_shape: tuple[int, int, int],
+        scenery: nn.Module | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         on_step: StepCallback | None = None,
@@ -153,6 +157,7 @@ class SegmentDenoiser:
         self.sampling = sampling
         self.prompt_encoder = prompt_encoder
         self.latent_shape = latent_shape
+        self.scenery = scenery
         self.device = torch.device(device)
         self.dtype = dtype or fast_dtype(device)
         self.on_step = on_step
@@ -164,9 +169,10 @@ class SegmentDenoiser:
         noise_levels = {
             key: value for key, value in scheduler.config.items() if not key.startswith("_")
         }
-        self.fingerprint = fingerprint(
-            [[module_fingerprint(network) for network in networks], noise_levels, _EFFORT]
-        )
+        parts = [[module_fingerprint(network) for network in networks], noise_levels, _EFFORT]
+        if scenery is not None:
+            parts += [module_fingerprint(scenery), CAMERA_RULE]
+        self.fingerprint = fingerprint(parts)
 
     def replica(self, device: torch.device | str) -> "SegmentDenoiser":
         """The same model on a device of its own; on the same device the weights are shared.
@@ -179,6 +185,8 @@ class SegmentDenoiser:
         if twin.device != self.device:
             twin.global_unet = copy.deepcopy(self.global_unet).to(device)
             twin.local_unet = copy.deepcopy(self.local_unet).to(device)
+            if self.scenery is not None:
+                twin.scenery = copy.deepcopy(self.scenery).to(device)
         return twin
 
     def settings(self, job: SegmentJob) -> RoleSettings:
@@ -290,12 +298,39 @@ class SegmentDenoiser:
         embeds = self.prompt_encoder(prompts).to(self.device)
         # Since the segment's start: fp32 seconds would lose a frame's length in a film of days.
         times = [[time - job.times[0] for time in job.times] for job in jobs]
-        return {
-            "encoder_hidden_states": rearrange(embeds, "(b f) n d -> b f n d", f=len(times[0])),
+        embeds = rearrange(embeds, "(b f) n d -> b f n d", f=len(times[0]))
+        sketches = self._sketches(jobs, given_latents, embeds[: len(jobs)])
+        # In training, a clip without its prompt had no sketch either.
+        if sketches is not None and halves > 1:
+            sketches = torch.cat([sketches, torch.zeros_like(sketches)])
+        shown = {} if sketches is None else {"sketches": sketches}
+        return shown | {
+            "encoder_hidden_states": embeds,
             "frame_times": torch.tensor(times, device=self.device).repeat(halves, 1),
             "given_latents": given_latents.repeat(halves, 1, 1, 1, 1),
             "conditioning_mask": conditioning_mask.repeat(halves, 1),
         }
+
+    def _sketches(
+        self,
+        jobs: Sequence[SegmentJob],
+        given_latents: Float[Tensor, "batch frames channels height width"],
+        embeds: Float[Tensor, "batch frames tokens dim"],
+    ) -> Float[Tensor, "batch frames channels height width"] | None:
+        """What the frames show on average, from where the camera is at each of them."""
+        if self.scenery is None:
+            return None
+        model: Any = self.scenery
+        prompts = embeds.flatten(2).flatten(0, 1).to(model.dtype)
+        speeds = model.speed(prompts).view(len(jobs), -1).tolist()
+        seen = model.positions(given_latents.flatten(0, 1).to(model.dtype), prompts)
+        positions = [
+            camera_positions(job, *told)
+            for job, *told in zip(jobs, speeds, seen.view(len(jobs), -1).tolist(), strict=True)
+        ]
+        camera = torch.tensor(positions, device=self.device).flatten()
+        sketches = model.sketch(prompts, camera, given_latents.shape[-2:])
+        return sketches.view(given_latents.shape).to(given_latents.dtype)
 
     def _predict(
         self,

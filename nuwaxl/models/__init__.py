@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nuwaxl.models.mask_transformer3d import MaskTransformer3D
     from nuwaxl.models.mask_unet3d import MaskUNet3D, MaskUNet3DOutput
     from nuwaxl.models.prompt_adapter import PromptAdapter
+    from nuwaxl.models.scenery import SceneryModel
 
 __all__ = [
     "FrameEstimator",
@@ -21,6 +22,7 @@ __all__ = [
     "MaskUNet3D",
     "MaskUNet3DOutput",
     "PromptAdapter",
+    "SceneryModel",
     "TemporalAutoencoderKL",
 ]
 
@@ -31,6 +33,7 @@ _MODULES = {
     "MaskUNet3D": "mask_unet3d",
     "MaskUNet3DOutput": "mask_unet3d",
     "PromptAdapter": "prompt_adapter",
+    "SceneryModel": "scenery",
     "TemporalAutoencoderKL": "autoencoder",
 }
 

@@ -39,6 +39,8 @@ _ZERO_AT_THE_START = (
     *("injection", "mask_proj", "frame_time_proj", "prompt_proj"),
     # ... and one that is given an estimator the network without it.
     *("estimate_embed", "estimate_share"),
+    # ... and one that is shown sketches.
+    *("sketch_embed", "sketch_share"),
 )
 """Ends of the names of these layers."""
 
@@ -65,6 +67,8 @@ class MaskTransformer3D(ModelMixin, ConfigMixin, PeftAdapterMixin):
             noise level's embedding. None: prompts of any length, by attention alone.
         estimator: settings of a `FrameEstimator`, whose estimate of the new frames the network
             sees and adds to; None: none. Its prompts have one number of tokens.
+        sketched: whether the network is shown a rough sketch of each frame, as a `SceneryModel`
+            makes it, which it adds to as well.
 
     Raises:
         ValueError: if the arguments cannot be.
@@ -88,6 +92,7 @@ class MaskTransformer3D(ModelMixin, ConfigMixin, PeftAdapterMixin):
         condition_channels: int = 64,
         num_prompt_tokens: int | None = None,
         estimator: Mapping[str, Any] | None = None,
+        sketched: bool = False,
     ):
         super().__init__()
         channels = num_attention_heads * attention_head_dim
@@ -129,6 +134,9 @@ class MaskTransformer3D(ModelMixin, ConfigMixin, PeftAdapterMixin):
             self.frame_estimator = estimator_of_network(estimator, temporal=temporal)
             self.estimate_embed = nn.Linear(in_channels * patch_size**2, channels)
             self.estimate_share = nn.Linear(channels, out_channels)
+        if sketched:
+            self.sketch_embed = nn.Linear(in_channels * patch_size**2, channels)
+            self.sketch_share = nn.Linear(channels, out_channels)
         self._start()
 
     def _start(self) -> None:
@@ -151,6 +159,7 @@ class MaskTransformer3D(ModelMixin, ConfigMixin, PeftAdapterMixin):
         frame_times: Float[Tensor, "batch frames"] | None = None,
         given_latents: Float[Tensor, "batch frames channels height width"] | None = None,
         conditioning_mask: Float[Tensor, "batch frames"] | None = None,
+        sketches: Float[Tensor, "batch frames channels height width"] | None = None,
         cache: Cache | None = None,
         return_dict: bool = True,
     ) -> MaskUNet3DOutput | tuple[Tensor]:
@@ -164,6 +173,8 @@ class MaskTransformer3D(ModelMixin, ConfigMixin, PeftAdapterMixin):
             frame_times: when each frame happens, in seconds. Needed unless `temporal=False`.
             given_latents: clean latents of given frames, zero elsewhere; None: none is given.
             conditioning_mask: 1 where a frame is given, else 0; None: none is given.
+            sketches: rough latents of every frame, zeros where there is none, for a network that is
+                `sketched`; None: there is none.
             cache: an empty dict, handed in again with calls that differ in `sample` and `timestep`
                 alone, as a segment's steps do: the rest is computed once. Not for training.
             return_dict: False returns a tuple.
@@ -180,10 +191,15 @@ class MaskTransformer3D(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 f"{height}x{width}."
             )
 
+        sketches = sketches if self.config["sketched"] else None
+
         def conditions() -> tuple[TokenInputs, Tensor, Tensor | None]:
-            return self._conditions(
+            inputs, offsets, estimate = self._conditions(
                 sample, encoder_hidden_states, frame_times, given_latents, conditioning_mask
             )
+            if sketches is not None:
+                offsets = offsets + self.sketch_embed(_patches(sketches, patch))
+            return inputs, offsets, estimate
 
         inputs, offsets, estimate = once(cache, self, conditions)
         tokens = self.patch_embed(_patches(sample, patch))
@@ -202,6 +218,8 @@ class MaskTransformer3D(ModelMixin, ConfigMixin, PeftAdapterMixin):
         if estimate is not None:
             share = self.estimate_share(temb)[..., None, None]
             prediction = prediction + share * estimate
+        if sketches is not None:
+            prediction = prediction + self.sketch_share(temb)[..., None, None] * sketches
         return MaskUNet3DOutput(sample=prediction) if return_dict else (prediction,)
 
     def _conditions(

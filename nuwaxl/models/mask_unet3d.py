@@ -77,6 +77,8 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             finer one's, as a network must whose finer level was widened.
         estimator: settings of a `FrameEstimator`, whose estimate of the new frames the network
             sees and adds to; None: none. Its prompts have one number of tokens.
+        sketched: whether the network is shown a rough sketch of each frame, as a `SceneryModel`
+            makes it, which it adds to as well.
 
     Raises:
         ValueError: if the arguments do not fit each other.
@@ -105,6 +107,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         time_embedding_dim: int | None = None,
         level_shortcuts: bool = False,
         estimator: Mapping[str, Any] | None = None,
+        sketched: bool = False,
     ):
         super().__init__()
         widths = list(block_out_channels)
@@ -140,6 +143,9 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             self.frame_estimator = estimator_of_network(estimator, temporal=temporal)
             self.estimate_conv = zero_module(nn.Conv2d(in_channels, widths[0], 1))
             self.estimate_share = zero_module(nn.Linear(temb_channels, out_channels))
+        if sketched:
+            self.sketch_conv = zero_module(nn.Conv2d(in_channels, widths[0], 1))
+            self.sketch_share = zero_module(nn.Linear(temb_channels, out_channels))
         shapes = [
             BlockShape(
                 temb_channels=temb_channels,
@@ -209,6 +215,7 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         frame_times: Float[Tensor, "batch frames"] | None = None,
         given_latents: Float[Tensor, "batch frames channels height width"] | None = None,
         conditioning_mask: Float[Tensor, "batch frames"] | None = None,
+        sketches: Float[Tensor, "batch frames channels height width"] | None = None,
         cache: Cache | None = None,
         return_dict: bool = True,
     ) -> MaskUNet3DOutput | tuple[Tensor]:
@@ -221,6 +228,8 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
             frame_times: when each frame happens, in seconds. Needed unless `temporal=False`.
             given_latents: clean latents of given frames, zero elsewhere; None: none is given.
             conditioning_mask: 1 where a frame is given, else 0; None: none is given.
+            sketches: rough latents of every frame, zeros where there is none, for a network that is
+                `sketched`; None: there is none.
             cache: an empty dict, handed in again with calls that differ in `sample` and `timestep`
                 alone, as a segment's steps do: the rest is computed once. Not for training.
             return_dict: False returns a tuple.
@@ -239,6 +248,9 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         )
         if estimate is not None:
             hidden_states = hidden_states + self.estimate_conv(estimate)
+        sketches = sketches if self.config["sketched"] else None
+        if sketches is not None:
+            hidden_states = hidden_states + self.sketch_conv(sketches.flatten(0, 1))
         # One row per frame although frames share their noise level: the same matrix product as
         # the image U-Net's, so the same rounding.
         timesteps = torch.as_tensor(timestep, device=sample.device).expand(batch)
@@ -260,6 +272,9 @@ class MaskUNet3D(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
         if estimate is not None:
             share = self.estimate_share(temb)[..., None, None]
             prediction = prediction + share * estimate
+        if sketches is not None:
+            share = self.sketch_share(temb)[..., None, None]
+            prediction = prediction + share * sketches.flatten(0, 1)
         prediction = prediction.unflatten(0, (batch, frames))
         return MaskUNet3DOutput(sample=prediction) if return_dict else (prediction,)
 

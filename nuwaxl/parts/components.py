@@ -50,6 +50,7 @@ class LongVideoComponents(RoleLoraMixin, DiffusionPipeline):
         scheduler: noise levels of the training; its class samples unless a call names another.
         prompt_adapter: maps the text encoder's hidden states to what the networks attend to;
             None: the hidden states themselves.
+        scenery: sketches of frames, for networks that are shown them; None: there are none.
         height: of a frame, in pixels, as trained.
         width: of a frame, in pixels, as trained.
         fps: frames per second unless a call says otherwise.
@@ -62,7 +63,9 @@ class LongVideoComponents(RoleLoraMixin, DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->prompt_adapter->global_unet->local_unet->vae"
-    _optional_components = ["prompt_adapter"]  # noqa: RUF012 (as diffusers declares it)
+    # Small, and called by other names than `forward`, which offloading waits for.
+    _exclude_from_cpu_offload = ["scenery"]  # noqa: RUF012 (as diffusers declares it)
+    _optional_components = ["prompt_adapter", "scenery"]  # noqa: RUF012 (as diffusers declares it)
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class LongVideoComponents(RoleLoraMixin, DiffusionPipeline):
         local_unet: Any,
         scheduler: Any,
         prompt_adapter: Any = None,
+        scenery: Any = None,
         height: int = 128,
         width: int = 128,
         fps: float = 8.0,
@@ -83,6 +87,7 @@ class LongVideoComponents(RoleLoraMixin, DiffusionPipeline):
             tokenizer=tokenizer,
             text_encoder=text_encoder,
             prompt_adapter=prompt_adapter,
+            scenery=scenery,
             vae=vae,
             global_unet=global_unet,
             local_unet=local_unet,
@@ -188,6 +193,7 @@ class LongVideoComponents(RoleLoraMixin, DiffusionPipeline):
             PromptEncoder(self.tokenizer, self.text_encoder, self.prompt_adapter, device=device),
             latent_shape=latent_shape
             or self.latent_shape(self.config["height"], self.config["width"]),
+            scenery=self.scenery,
             device=device,
             dtype=self._compute_dtype(device),
             on_step=on_step if callback_on_step_end is not None else None,

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.backbones import BACKBONES
 from nuwaxl.models.prompt_adapter import PromptAdapter
+from nuwaxl.models.scenery import SceneryModel
 from nuwaxl.parts.sizes import ModelParts
 
 _MOST_PROMPT_TOKENS = 77
@@ -83,6 +84,8 @@ def model_costs(parts: ModelParts) -> ModelCosts:
         hidden = torch.zeros(1, num_tokens, parts.text_encoder["hidden_size"], device="meta")
         flops_prompt += _flops(lambda: adapter(hidden))
         num_tokens = len(adapter.queries)
+    if parts.scenery:
+        networks["scenery"] = _built("scenery", lambda: SceneryModel(**_arguments(parts.scenery)))
     latents = torch.zeros(1, parts.segment_length, *parts.latent_shape, device="meta")
     return ModelCosts(
         parts=tuple(_part_cost(name, network) for name, network in networks.items()),

@@ -36,6 +36,8 @@ class ModelParts:
     text_encoder: dict[str, Any] = field(default_factory=dict)
     prompt_adapter: dict[str, Any] = field(default_factory=dict)
     """Empty: the networks attend to the text encoder's hidden states themselves."""
+    scenery: dict[str, Any] = field(default_factory=dict)
+    """Empty: the networks are shown no sketches."""
 
     def __post_init__(self) -> None:
         if self.segment_length < 2:
@@ -114,8 +116,9 @@ def read_parts(folder: str | Path) -> ModelParts:
     """
     folder = Path(folder)
     index = _read(folder / _INDEX)
-    has_adapter = (index.get("prompt_adapter") or [None])[0] is not None
-    names = (*ROLES, "vae", "text_encoder", *(("prompt_adapter",) if has_adapter else ()))
+    optional = ("prompt_adapter", "scenery")
+    there = [name for name in optional if (index.get(name) or [None])[0] is not None]
+    names = (*ROLES, "vae", "text_encoder", *there)
     return ModelParts(
         height=index.get("height", 128),
         width=index.get("width", 128),

@@ -79,6 +79,12 @@ class FrameState:
     """Where the actor's loop is, in [0, 1)."""
 
     @property
+    def camera_turns(self) -> float:
+        """Where around its place the frame's middle is, in [0, 1): panoramas have no end."""
+        middle = self.camera_offset + FRAME_SIZE / 2
+        return middle / backgrounds()[self.background].width % 1.0
+
+    @property
     def pose(self) -> int:
         """Number of the picture in the actor's loop."""
         return int(self.pose_phase * POSES) % POSES

@@ -5,13 +5,16 @@ Knows folders, not how their weights were learned.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UniPCMultistepScheduler
 
 from nuwaxl.models.autoencoder import TemporalAutoencoderKL
 from nuwaxl.models.backbones import load_backbone
+from nuwaxl.models.mask_unet3d import MaskUNet3D
 from nuwaxl.models.prompt_adapter import PromptAdapter
+from nuwaxl.models.scenery import SceneryModel
 from nuwaxl.pipelines.long_video import LongVideoPipeline
 
 
@@ -22,6 +25,8 @@ class AssembleConfig:
     vae: str = "out/autoencoder/model"
     prompt_adapter: str = "out/prompts/model"
     """Empty: the U-Nets attend to the text encoder's hidden states themselves."""
+    scenery: str = ""
+    """Of networks that are shown sketches; empty: none."""
     global_unet: str = "out/global/model"
     local_unet: str = "out/local/model"
     text_encoder: str = "nuwaxl/weights/toon/text_encoder"
@@ -38,12 +43,23 @@ class AssembleConfig:
         """Refuse parts that are not there."""
         if self.dtype not in ("float16", "bfloat16", "float32"):
             raise ValueError(f"`dtype` must be float16, bfloat16 or float32, got {self.dtype!r}.")
-        for name in ("vae", "prompt_adapter", "global_unet", "local_unet", "text_encoder"):
+        for name in (
+            *("vae", "prompt_adapter", "scenery"),
+            *("global_unet", "local_unet", "text_encoder"),
+        ):
             folder = getattr(self, name)
             if folder and not (Path(folder) / "config.json").is_file():
                 raise ValueError(
                     f"`{name}` must be a folder with a config.json, got {folder!r}: train it first."
                 )
+        if not self.scenery:
+            for role in ("global_unet", "local_unet"):
+                settings: Any = MaskUNet3D.load_config(getattr(self, role))
+                if settings.get("sketched"):
+                    raise ValueError(
+                        f"`scenery` must be the folder of the model whose sketches `{role}` learned"
+                        " from, got none."
+                    )
         if not (_scheduler_folder(self.global_unet) / "scheduler_config.json").is_file():
             raise ValueError(
                 "`global_unet` must have a scheduler/ in its folder, as training writes it, or"
@@ -75,6 +91,7 @@ def assemble(config: AssembleConfig) -> LongVideoPipeline:
         prompt_adapter=PromptAdapter.from_pretrained(config.prompt_adapter)
         if config.prompt_adapter
         else None,
+        scenery=SceneryModel.from_pretrained(config.scenery) if config.scenery else None,
         vae=TemporalAutoencoderKL.from_pretrained(config.vae),
         global_unet=load_backbone(config.global_unet),
         local_unet=load_backbone(config.local_unet),

@@ -49,6 +49,8 @@ class ClipsTraining:
     """Extra weight of latent cells that the actor covers."""
     prompt_dropout: float = 0.1
     """Share of clips that see the empty prompt, for classifier-free guidance."""
+    camera_dropout: float = 0.1
+    """Share of clips, beside those, that are not told where the camera is."""
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
@@ -102,6 +104,8 @@ class Clips:
         masks = [draw_given(rng, self.config.given, num_frames) for _ in range(num_clips)]
         dropped = torch.from_numpy(rng.random(num_clips) < self.config.prompt_dropout)
         batch["embeds"][dropped] = self.empty_prompt
+        lost = torch.from_numpy(rng.random(num_clips) < self.config.camera_dropout)
+        batch["camera"][dropped | lost] = torch.nan
         return {**batch, "mask": torch.from_numpy(np.stack(masks))}
 
 

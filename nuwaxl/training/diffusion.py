@@ -21,6 +21,7 @@ from nuwaxl.models.backbones import Backbone, load_backbone, with_time
 from nuwaxl.models.frame_estimator import FrameEstimator
 from nuwaxl.models.mask_transformer3d import MaskTransformer3D
 from nuwaxl.models.mask_unet3d import MaskUNet3D
+from nuwaxl.models.scenery import SceneryModel
 from nuwaxl.parts.lora import RoleLoraMixin, add_lora, lora_layers
 from nuwaxl.training.clips import Clips, ClipsTraining, reading
 from nuwaxl.training.growth import (
@@ -28,6 +29,7 @@ from nuwaxl.training.growth import (
     read_prompts_in_every_block,
     widen_unet,
     with_estimator,
+    with_sketches,
 )
 
 
@@ -139,6 +141,10 @@ class DiffusionTraining(ClipsTraining):
     estimator: str = ""
     """Folder of a `FrameEstimator` that the network gets and keeps as it is, as the stage
     `estimator` wrote it; empty: what `base` has."""
+    scenery: str = ""
+    """Folder of a `SceneryModel`, as the stage `scenery` wrote it: the network learns from its
+    sketches of frames whose camera is known. Empty: that beside `base` in a checkpoint, where
+    `base` is shown sketches; else none."""
     lora: LoraTraining = field(default_factory=LoraTraining)
 
 
@@ -150,6 +156,7 @@ class DiffusionStage:
         self.clips = Clips(config)
         self.scheduler: Any = config.noise.scheduler()
         self.model = _build(config, self.clips)
+        self.scenery = _scenery(config, self.model)
         if config.lora.rank:
             try:
                 add_lora(self.model, config.lora.rank, tuple(config.lora.targets))
@@ -178,6 +185,7 @@ class DiffusionStage:
             frame_times=batch["frame_times"],
             given_latents=latents * is_given,
             conditioning_mask=mask,
+            sketches=self._sketches(batch),
             return_dict=False,
         )[0]
         target = noise
@@ -191,6 +199,17 @@ class DiffusionStage:
         weight = self._weight(timesteps)
         plain = (error * (1 - is_given)).sum() / (1 - is_given).expand_as(error).sum()
         return (per_clip * weight).mean(), {"mse": plain.detach()}
+
+    @torch.no_grad()
+    def _sketches(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """Of the frames whose camera is known, each as its prompt and its camera tell."""
+        if self.scenery is None:
+            return None
+        latents, prompts = batch["latents"], batch["embeds"].flatten(2).flatten(0, 1)
+        height, width = latents.shape[-2:]
+        nn.Module.to(self.scenery, latents.device)
+        sketches = self.scenery.sketch(prompts, batch["camera"].flatten(), (height, width))
+        return sketches.view(latents.shape)
 
     def _weight(self, timesteps: Tensor) -> Tensor:
         """Min-SNR weights. Of v, whose plain MSE weighs clean latents by SNR + 1, that sum is cut.
@@ -214,12 +233,25 @@ class DiffusionStage:
         self.scheduler.save_pretrained(folder / "scheduler")
 
 
+def _scenery(config: DiffusionTraining, network: Backbone) -> SceneryModel | None:
+    """Whose sketches the network is shown; it stays as it is."""
+    folder = config.scenery
+    if not folder and network.config["sketched"]:
+        folder = str(Path(config.base).parent / "scenery")
+    if not folder:
+        return None
+    with reading("scenery", folder):
+        return SceneryModel.from_pretrained(folder).requires_grad_(False)
+
+
 def _build(config: DiffusionTraining, clips: Clips) -> Backbone:
     """The network to train; an estimator in it stays as it is."""
     network = _without_estimator(config, clips.latent_channels)
     if config.estimator:
         with reading("estimator", config.estimator):
             network = with_estimator(network, FrameEstimator.from_pretrained(config.estimator))
+    if config.scenery and not network.config["sketched"]:
+        network = with_sketches(network)
     if network.config["estimator"] is not None:
         network.frame_estimator.requires_grad_(False)
     return network

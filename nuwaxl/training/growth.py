@@ -133,6 +133,18 @@ def with_estimator(network: Backbone, estimator: FrameEstimator) -> Backbone:
     return grown
 
 
+def with_sketches(network: Backbone) -> Backbone:
+    """A network that can be shown a sketch of each frame, which it ignores at first.
+
+    Args:
+        network: the trained one.
+    """
+    changes: dict[str, Any] = {"sketched": True}
+    grown = type(network)(**model_settings(network) | changes)
+    grown.load_state_dict(network.state_dict(), strict=False)
+    return grown
+
+
 @torch.no_grad()
 def widen_unet(network: MaskUNet3D, block_out_channels: Sequence[int]) -> MaskUNet3D:
     """A U-Net with more features where it does not attend (Chen et al. 2016, "Net2Net").

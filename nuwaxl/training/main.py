@@ -21,6 +21,7 @@ from nuwaxl.training.loop import train as run
 from nuwaxl.training.mover import MoverStage, MoverTraining
 from nuwaxl.training.processes import first_process_first
 from nuwaxl.training.prompts import PromptsStage, PromptsTraining
+from nuwaxl.training.scenery import SceneryStage, SceneryTraining
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ STAGES: dict[str, tuple[type[Any], Callable[[Any], Stage]]] = {
     "image": (DiffusionTraining, DiffusionStage),
     "global": (DiffusionTraining, DiffusionStage),
     "local": (DiffusionTraining, DiffusionStage),
+    "scenery": (SceneryTraining, SceneryStage),
     "mover": (MoverTraining, MoverStage),
     "estimator": (EstimatorTraining, EstimatorStage),
 }

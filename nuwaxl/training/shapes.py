@@ -19,6 +19,7 @@ from nuwaxl.models.backbones import backbone_class
 from nuwaxl.models.frame_estimator import FrameEstimator
 from nuwaxl.models.latent_mover import LatentMover
 from nuwaxl.models.prompt_adapter import PromptAdapter
+from nuwaxl.models.scenery import SceneryModel
 from nuwaxl.parts.lora import add_lora
 from nuwaxl.training.autoencoder import AutoencoderTraining
 from nuwaxl.training.clips import ClipsTraining
@@ -27,6 +28,7 @@ from nuwaxl.training.estimate import Step
 from nuwaxl.training.estimator import EstimatorTraining
 from nuwaxl.training.mover import MoverTraining
 from nuwaxl.training.prompts import PromptsTraining
+from nuwaxl.training.scenery import SceneryTraining
 
 TOON_SIZE = 128
 """Pixels of the toon world's pictures, in both directions."""
@@ -46,6 +48,8 @@ def step_of(config: Any) -> Step:
         return _unet_step(config)
     if isinstance(config, EstimatorTraining):
         return _estimator_step(config)
+    if isinstance(config, SceneryTraining):
+        return _scenery_step(config)
     if isinstance(config, MoverTraining):
         return _mover_step(config)
     if isinstance(config, AutoencoderTraining):
@@ -64,6 +68,8 @@ def _unet_step(config: DiffusionTraining) -> Step:
     if known is not None:
         network_class, sizes = backbone_class(config.base), known
     sizes |= {"in_channels": channels, "out_channels": channels, "temporal": config.temporal}
+    if config.scenery:
+        sizes["sketched"] = True
     if config.estimator:
         sizes["estimator"] = _settings(config.estimator, "estimator", "its sizes")
     clips, frames = config.loop.batch_size, max(most for _, _, most in config.num_frames)
@@ -84,6 +90,7 @@ def _unet_step(config: DiffusionTraining) -> Step:
             "frame_times": torch.zeros(clips, frames),
             "given_latents": latents,
             "conditioning_mask": torch.zeros(clips, frames),
+            "sketches": latents,
             "return_dict": False,
         }
 
@@ -96,12 +103,7 @@ def _estimator_step(config: EstimatorTraining) -> Step:
     known, notes = _read(config.base), []
     if config.base and known is None:
         notes.append(f"`base` {config.base!r} is not there: sizes are those of `model`")
-    tokens = _adapter_tokens(config) or _LONGEST_PROMPT
-    width = (_read(config.conditioning.prompt_adapter) or {}).get("dim")
-    width = (
-        width
-        or _settings(config.conditioning.text_encoder, "text_encoder", "the width")["hidden_size"]
-    )
+    tokens, width = _prompt_shape(config)
     mover = _read(config.mover)
     if known is None and mover is None:
         notes.append(f"`mover` {config.mover!r} is not there: its sizes are the defaults")
@@ -120,6 +122,23 @@ def _estimator_step(config: EstimatorTraining) -> Step:
 
     samples = f"{clips} clips of {frames} frames, latents of {channels} x {cells} x {cells}"
     return Step(build, inputs, samples, tuple(notes))
+
+
+def _scenery_step(config: SceneryTraining) -> Step:
+    channels, cells = _clip_latents(config)
+    tokens, width = _prompt_shape(config)
+    most = max(most for _, _, most in config.num_frames)
+    frames = config.loop.batch_size * most
+
+    def build() -> nn.Module:
+        sizes = {"in_channels": channels, "height": cells, "width": cells}
+        return SceneryModel(prompt_dim=tokens * width, **sizes, **asdict(config.model))
+
+    def inputs() -> tuple[tuple[Any, ...], dict[str, Any]]:
+        latents = torch.zeros(frames, channels, cells, cells)
+        return (latents, torch.zeros(frames, tokens * width), torch.zeros(frames)), {}
+
+    return Step(build, inputs, f"{frames} latents of {channels} x {cells} x {cells}")
 
 
 def _mover_step(config: MoverTraining) -> Step:
@@ -212,6 +231,15 @@ def _adapter_step(config: PromptsTraining) -> Step:
 
 def _picture_size(dataset: str) -> int:
     return PreparedDataset(dataset).size if dataset else TOON_SIZE
+
+
+def _prompt_shape(config: ClipsTraining) -> tuple[int, int]:
+    """Tokens of a prompt, and their width."""
+    conditioning = config.conditioning
+    width = (_read(conditioning.prompt_adapter) or {}).get("dim")
+    if width is None:
+        width = _settings(conditioning.text_encoder, "text_encoder", "the width")["hidden_size"]
+    return _adapter_tokens(config) or _LONGEST_PROMPT, width
 
 
 def _adapter_tokens(config: ClipsTraining) -> int | None:
