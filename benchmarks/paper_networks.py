@@ -36,6 +36,8 @@ ACTORS = ("dog", "cat", "rabbit", "penguin", "car", "robot", "snowman", "ghost")
 BACKGROUNDS = ("meadow", "beach", "city", "snowy hills", "desert")
 """A small part of the world, so that a small budget shows differences."""
 
+_NO_SKETCHES = ("scenery=''",)
+"""The paper knows none."""
 VAES = ("image", "random", "identity")
 """Of table 2a: no temporal layers, or such that start at random or as the identity."""
 
@@ -111,6 +113,7 @@ class Workshop:
                 "loop.optimizer=adamw",
                 f"loop.batch_size={1 if self.budget.smoke else per_step}",
                 f"loop.max_steps={self.budget.image_steps if image else self.budget.clip_steps}",
+                *(() if image else _NO_SKETCHES),
                 *self._strips("dense" if stage == "local" else "wide"),
             ],
         )
@@ -171,6 +174,7 @@ class Workshop:
                 f"num_frames=[[0.7,{length},{length}],[0.3,{fewest},{length}]]",
                 f"loop.batch_size={1 if self.budget.smoke else FRAMES_PER_STEP // length}",
                 f"loop.max_steps={self.budget.clip_steps}",
+                *_NO_SKETCHES,
                 *self._strips("wide" if role == "global" else "dense"),
             ],
         )
@@ -205,6 +209,7 @@ class Workshop:
             self._bundled = LongVideoPipeline.from_pretrained()
         parts = dict(self._bundled.components)
         parts |= {
+            "scenery": None,
             "global_unet": load_backbone(global_unet),
             "local_unet": load_backbone(local_unet),
         }
@@ -220,7 +225,7 @@ class Workshop:
             torch.manual_seed(0)
             bundled = MaskUNet3D.from_pretrained(BUNDLED / "global_unet", dtype=torch.float32)
             config = {k: v for k, v in dict(bundled.config).items() if not k.startswith("_")}
-            config["temporal"] = False
+            config |= {"temporal": False, "sketched": False}
             if self.budget.smoke:
                 config["block_out_channels"] = (32, 32)
             image = MaskUNet3D(**config)
