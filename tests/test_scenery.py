@@ -110,6 +110,8 @@ def test_of_two_likely_speeds_one_is_taken() -> None:
     logits[0, [3, 17]] = torch.tensor([1.0, 1.1])
     logits[1, [10, 11]] = 1.0
     torch.testing.assert_close(scenery.likeliest(logits), torch.tensor([0.07, 0.005]))
+    half = tiny_scenery(max_speed=0.1, num_speeds=21).bfloat16()
+    torch.testing.assert_close(half.likeliest(logits), torch.tensor([0.07, 0.005]))
     angles = torch.tensor([[0.0, 1.0], [1.0, 0.0], [-1.0, 0.0]])
     torch.testing.assert_close(turns(3 * angles), torch.tensor([0.0, 0.25, 0.75]))
 

@@ -41,8 +41,6 @@ class SceneryModel(ModelMixin, ConfigMixin):
         num_speeds: speeds that are told apart, an odd number.
     """
 
-    speeds: Float[Tensor, " num_speeds"]
-
     @register_to_config
     def __init__(
         self,
@@ -72,9 +70,6 @@ class SceneryModel(ModelMixin, ConfigMixin):
         # Of its own: what tells a speed says little of what is seen.
         self.reader_prompt_proj = nn.Linear(prompt_dim, hidden_dim // 2)
         self.speed_out = nn.Linear(hidden_dim // 2, num_speeds)
-        self.register_buffer(
-            "speeds", torch.linspace(-max_speed, max_speed, num_speeds), persistent=False
-        )
 
         self.reader_in = nn.Conv2d(in_channels, reader_channels, 3, padding=1)
         self.reader_norm = nn.GroupNorm(_NUM_GROUPS, reader_channels, affine=False)
@@ -83,6 +78,15 @@ class SceneryModel(ModelMixin, ConfigMixin):
         self.reader_narrow = nn.Conv2d(reader_channels, _NUM_GROUPS, 1)
         self.reader_linear = nn.Linear(_NUM_GROUPS * height * width, reader_channels)
         self.reader_out = nn.Linear(reader_channels, 2)
+
+    @property
+    def speeds(self) -> Float[Tensor, " num_speeds"]:
+        """Those told apart, in turns per second; in float32 also where the weights are not.
+
+        What is rounded off a speed grows with the time for which the camera travels.
+        """
+        most, count = self.config["max_speed"], self.config["num_speeds"]
+        return torch.linspace(-most, most, count, device=self.device)
 
     def forward(
         self,
@@ -146,7 +150,7 @@ class SceneryModel(ModelMixin, ConfigMixin):
         """
         number = torch.arange(len(self.speeds), device=logits.device)
         far = (number - logits.argmax(-1, keepdim=True)).abs() > _NEAR
-        return logits.float().masked_fill(far, -torch.inf).softmax(-1) @ self.speeds.float()
+        return logits.float().masked_fill(far, -torch.inf).softmax(-1) @ self.speeds
 
     def positions(
         self,
